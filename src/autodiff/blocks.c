@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "autodiff/blocks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What one thread runs with. */
+typedef struct {
+    Exec *exec;
+    FeedStore *store;
+    Value *inputs;
+    void *state;
+} Worker;
+
+static int worker_open(const BlockRun *run, const BlockVisitor *visitor, size_t memory,
+                       Worker *worker, Error *err)
+{
+    memset(worker, 0, sizeof *worker);
+    int rc = exec_create(run->program, memory, &worker->exec, err);
+    if (rc)
+        return rc;
+    exec_set_weights(worker->exec, run->weights);
+    worker->store = feed_store_create();
+    worker->inputs = calloc((size_t)program_inputs(run->program) + 1, sizeof *worker->inputs);
+    if (!worker->store || !worker->inputs)
+        return error_memory(err, "a worker");
+    return visitor->open ? visitor->open(visitor->context, &worker->state, err) : ONNXPRESS_OK;
+}
+
+static void worker_close(const BlockVisitor *visitor, Worker *worker)
+{
+    if (visitor->close)
+        visitor->close(visitor->context, worker->state);
+    exec_free(worker->exec);
+    if (worker->store)
+        feed_store_free(worker->store);
+    free(worker->inputs);
+}
+
+static int run_block(const BlockRun *run, const BlockVisitor *visitor, Worker *worker,
+                     const Block *block, Error *err)
+{
+    int rc = feed_batch(run->feed, block->sample, block->n, worker->store, worker->inputs, err);
+    exec_set_samples(worker->exec, block->n);
+    if (!rc)
+        rc = exec_forward(worker->exec, worker->inputs, run->keep, err);
+    return rc ? rc : visitor->visit(visitor->context, worker->state, block, err);
+}
+
+int block_size(const Feed *feed, int64_t *n, int64_t *block, Error *err)
+{
+    int64_t most = feed_max_batch(feed);
+    bool fixed = most > 1 && most != INT64_MAX;
+    *block = fixed ? most : most == 1 ? 1 : BLOCK_SAMPLES;
+    if (fixed)
+        *n -= *n % most;
+    if (*n < 1)
+        return error_set(err, ONNXPRESS_DATA,
+                         "too few samples: the model's input fixes its batch at %lld",
+                         (long long)*block);
+    return ONNXPRESS_OK;
+}
+
+int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err)
+{
+    int64_t blocks = (run->n + run->block - 1) / run->block, done = 0;
+    int threads = run->threads < 1 ? 1 : run->threads;
+    if (threads > blocks)
+        threads = (int)blocks;
+    size_t memory = run->memory ? run->memory / (size_t)threads : 0;
+    bool failed = false;
+    Error failure = {0};
+
+#pragma omp parallel num_threads(threads)
+    {
+        Worker worker;
+        Error own = {0};
+        int opened = worker_open(run, visitor, memory, &worker, &own);
+#pragma omp for ordered schedule(dynamic, 1)
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t left = run->n - b * run->block;
+            Block block = {.number = b,
+                           .sample = run->sample + b * run->block,
+                           .n = left < run->block ? left : run->block,
+                           .exec = worker.exec};
+            bool skip;
+            int rc = opened;
+#pragma omp atomic read
+            skip = failed;
+            if (!skip && !rc)
+                rc = run_block(run, visitor, &worker, &block, &own);
+#pragma omp ordered
+            if (!failed) {
+                if (!rc && visitor->merge)
+                    visitor->merge(visitor->context, worker.state, &block);
+                if (!rc && run->progress &&
+                    run->progress(run->progress_context, (double)++done / (double)blocks))
+                    rc = error_set(&own, ONNXPRESS_INTERRUPTED, "interrupted");
+                if (rc) {
+                    failure = own;
+                    failure.code = (OnnxPressStatus)rc;
+#pragma omp atomic write
+                    failed = true;
+                }
+            }
+        }
+        worker_close(visitor, &worker);
+    }
+    return failed ? error_set(err, failure.code, "%s", failure.message) : ONNXPRESS_OK;
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "autodiff/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int op_error(const OpCall *call, OnnxPressStatus code, const char *format, ...)
+{
+    char text[400];
+    const Onnx__NodeProto *proto = call->node->proto;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    const char *name = proto->name && *proto->name            ? proto->name
+                       : proto->n_output && *proto->output[0] ? proto->output[0]
+                                                              : "a node without a name";
+    return error_set(call->err, code, "%.120s (%.60s): %s", name,
+                     proto->op_type ? proto->op_type : "", text);
+}
+
+static int out_of_storage(const OpCall *call, size_t bytes)
+{
+    const Exec *exec = call->executor;
+    if (pool_limit(exec->pool))
+        return op_error(
+            call, ONNXPRESS_MEMORY,
+            "%zu bytes more than the memory bound of %zu; use smaller batches or raise it", bytes,
+            pool_limit(exec->pool));
+    return op_error(call, ONNXPRESS_MEMORY, "out of memory for %zu bytes", bytes);
+}
+
+int op_output(const OpCall *call, int k, int dtype, const Shape *shape)
+{
+    Exec *exec = call->executor;
+    Value *value = call->out[k];
+    bool is_real = dtype_is_real(dtype);
+    int64_t count;
+    size_t bytes;
+    if (!is_real && !dtype_is_integer(dtype))
+        return op_error(call, ONNXPRESS_UNSUPPORTED, "output %d is of %s, which is not handled", k,
+                        dtype_name(dtype));
+    if (!shape_count(shape, &count) ||
+        !size_mul((size_t)count, is_real ? sizeof(real) : sizeof(int64_t), &bytes))
+        return op_error(call, ONNXPRESS_FORMAT, "the shape of output %d is not possible", k);
+    Buffer *buffer = pool_take(exec->pool, bytes);
+    if (!buffer)
+        return out_of_storage(call, bytes);
+    *value = (Value){.dtype = dtype, .shape = *shape, .count = count, .buffer = buffer};
+    if (is_real)
+        value->r = buffer_data(buffer);
+    else
+        value->i = buffer_data(buffer);
+    return ONNXPRESS_OK;
+}
+
+int op_alias(const OpCall *call, int k, const Value *source, const Shape *shape)
+{
+    int64_t count;
+    if (!shape_count(shape, &count) || count != source->count)
+        return op_error(call, ONNXPRESS_FORMAT, "%lld elements do not fit the shape of output %d",
+                        (long long)source->count, k);
+    Value *value = call->out[k];
+    *value = *source;
+    value->shape = *shape;
+    if (value->buffer)
+        buffer_retain(value->buffer);
+    return ONNXPRESS_OK;
+}
+
+void *op_scratch(const OpCall *call, size_t count, size_t size)
+{
+    Exec *exec = call->executor;
+    size_t bytes;
+    if (!size_mul(count, size, &bytes)) {
+        op_error(call, ONNXPRESS_MEMORY, "scratch space beyond the address space");
+        return NULL;
+    }
+    if (exec->n_scratch == exec->room_scratch) {
+        int room = exec->room_scratch ? 2 * exec->room_scratch : 8;
+        Buffer **list = realloc(exec->scratch, (size_t)room * sizeof(Buffer *));
+        if (!list) {
+            op_error(call, ONNXPRESS_MEMORY, "out of memory");
+            return NULL;
+        }
+        exec->scratch = list;
+        exec->room_scratch = room;
+    }
+    Buffer *buffer = pool_take(exec->pool, bytes);
+    if (!buffer) {
+        out_of_storage(call, bytes);
+        return NULL;
+    }
+    exec->scratch[exec->n_scratch++] = buffer;
+    return buffer_data(buffer);
+}
+
+void exec_release_scratch(Exec *exec)
+{
+    while (exec->n_scratch)
+        pool_release(exec->pool, exec->scratch[--exec->n_scratch]);
+}
+
+int exec_create(const Program *program, size_t memory, Exec **result, Error *err)
+{
+    Exec *exec = calloc(1, sizeof *exec);
+    if (!exec)
+        return error_memory(err, "an executor");
+    size_t n_values = (size_t)program->graph->n_values + 1,
+           n_weights = (size_t)program->n_weights + 1, n_steps = (size_t)program->n_steps + 1,
+           n_in = (size_t)program->most_in + 1, n_out = (size_t)program->most_out + 1;
+    exec->program = program;
+    exec->pool = pool_create(memory);
+    exec->values = calloc(n_values, sizeof *exec->values);
+    exec->in = calloc(n_in, sizeof *exec->in);
+    exec->out = calloc(n_out, sizeof *exec->out);
+    exec->d_out = calloc(n_out, sizeof *exec->d_out);
+    exec->d_in = calloc(n_in, sizeof *exec->d_in);
+    exec->override = calloc(n_weights, sizeof *exec->override);
+    exec->wanted = calloc(n_weights, sizeof *exec->wanted);
+    exec->needs = calloc(n_values, sizeof *exec->needs);
+    exec->retain = calloc(n_values, sizeof *exec->retain);
+    exec->kept = calloc(n_steps, sizeof *exec->kept);
+    exec->pending = calloc(n_values, sizeof *exec->pending);
+    exec->gradient = calloc(n_values, sizeof *exec->gradient);
+    if (!exec->pool || !exec->values || !exec->in || !exec->out || !exec->d_out || !exec->d_in ||
+        !exec->override || !exec->wanted || !exec->needs || !exec->retain || !exec->kept ||
+        !exec->pending || !exec->gradient) {
+        exec_free(exec);
+        return error_memory(err, "an executor");
+    }
+    exec_set_wanted(exec, NULL);
+    *result = exec;
+    return ONNXPRESS_OK;
+}
+
+static void drop_value(Exec *exec, int v)
+{
+    Value *value = &exec->values[v];
+    pool_release(exec->pool, value->buffer);
+    value->buffer = NULL;
+    value->r = NULL;
+    value->i = NULL; /* the shape stays for backward */
+}
+
+static void drop_gradient(Exec *exec, int v)
+{
+    pool_release(exec->pool, exec->gradient[v]);
+    exec->gradient[v] = NULL;
+}
+
+static void drop_run(Exec *exec)
+{
+    for (int v = 0; v < exec->program->graph->n_values; v++) {
+        drop_value(exec, v);
+        drop_gradient(exec, v);
+    }
+    exec_release_scratch(exec);
+    exec->ran = false;
+}
+
+void exec_free(Exec *exec)
+{
+    if (!exec)
+        return;
+    if (exec->pool && exec->values && exec->gradient)
+        drop_run(exec);
+    pool_free(exec->pool);
+    free(exec->values);
+    free(exec->in);
+    free(exec->out);
+    free(exec->d_out);
+    free(exec->d_in);
+    free(exec->scratch);
+    free(exec->override);
+    free(exec->wanted);
+    free(exec->needs);
+    free(exec->retain);
+    free(exec->kept);
+    free(exec->pending);
+    free(exec->gradient);
+    free(exec);
+}
+
+void exec_set_weights(Exec *exec, const real *const *weights)
+{
+    for (int w = 0; w < exec->program->n_weights; w++)
+        exec->override[w] = weights && !exec->program->weights[w].steers ? weights[w] : NULL;
+}
+
+void exec_set_samples(Exec *exec, int64_t samples)
+{
+    exec->samples = samples;
+}
+
+static bool step_needs(const Exec *exec, const Step *step)
+{
+    if (!step->differentiable)
+        return false;
+    for (int k = 0; k < step->op.n_out; k++)
+        if (step->out[k] >= 0 && exec->needs[step->out[k]])
+            return true;
+    return false;
+}
+
+void exec_set_wanted(Exec *exec, const bool *wanted)
+{
+    const Program *program = exec->program;
+    int n_values = program->graph->n_values;
+    memset(exec->needs, 0, (size_t)n_values * sizeof *exec->needs);
+    memset(exec->retain, 0, (size_t)n_values * sizeof *exec->retain);
+    for (int w = 0; w < program->n_weights; w++) {
+        const Weight *weight = &program->weights[w];
+        exec->wanted[w] = (!wanted || wanted[w]) && weight->reaches && !weight->steers;
+        exec->needs[weight->value] = exec->wanted[w];
+    }
+    for (int s = 0; s < program->n_steps; s++) {
+        const Step *step = &program->steps[s];
+        bool any = false;
+        for (int k = 0; k < step->op.n_in; k++)
+            any |= step->in[k] >= 0 && exec->needs[step->in[k]];
+        for (int k = 0; any && step->differentiable && k < step->op.n_out; k++)
+            if (step->out[k] >= 0)
+                exec->needs[step->out[k]] = program->values[step->out[k]].useful;
+        if (!step_needs(exec, step))
+            continue;
+        for (int k = 0; k < step->op.n_in && step->op.row->keep & OP_KEEP_INPUTS; k++)
+            if (step->in[k] >= 0)
+                exec->retain[step->in[k]] = true;
+        for (int k = 0; k < step->op.n_out && step->op.row->keep & OP_KEEP_OUTPUTS; k++)
+            if (step->out[k] >= 0)
+                exec->retain[step->out[k]] = true;
+    }
+}
+
+static void gather_arguments(Exec *exec, const Step *step)
+{
+    for (int k = 0; k < step->op.n_in; k++)
+        exec->in[k] = step->in[k] >= 0 ? &exec->values[step->in[k]] : NULL;
+    for (int k = 0; k < step->op.n_out; k++)
+        exec->out[k] = step->out[k] >= 0 ? &exec->values[step->out[k]] : NULL;
+}
+
+void exec_call(Exec *exec, const Step *step, OpCall *call, Error *err)
+{
+    gather_arguments(exec, step);
+    memset(exec->d_out, 0, (size_t)step->op.n_out * sizeof *exec->d_out);
+    memset(exec->d_in, 0, (size_t)step->op.n_in * sizeof *exec->d_in);
+    *call = (OpCall){.node = &step->op,
+                     .n_in = step->op.n_in,
+                     .n_out = step->op.n_out,
+                     .in = exec->in,
+                     .out = exec->out,
+                     .d_out = exec->d_out,
+                     .d_in = exec->d_in,
+                     .executor = exec,
+                     .err = err};
+}
+
+static int run_forward(Exec *exec, const Step *step, Error *err)
+{
+    if (step->unsupported)
+        return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: no rule to run this op",
+                         step->unsupported);
+    OpCall call;
+    exec_call(exec, step, &call, err);
+    int status = step->op.row->forward(&call);
+    exec_release_scratch(exec);
+    for (int k = 0; !status && k < step->op.n_out; k++)
+        if (exec->out[k] && !exec->out[k]->r && !exec->out[k]->i)
+            status = op_error(&call, ONNXPRESS_UNSUPPORTED, "output %d is not handled", k);
+    return status;
+}
+
+int exec_fold(Exec *exec, const Step *step, Value **out, Error *err)
+{
+    for (int k = 0; k < step->op.n_in; k++)
+        if (step->in[k] >= 0)
+            exec->values[step->in[k]] = exec->program->values[step->in[k]].constant;
+    int status = run_forward(exec, step, err);
+    for (int k = 0; !status && k < step->op.n_out; k++)
+        out[k] = exec->out[k];
+    return status;
+}
+
+void exec_fold_release(Exec *exec, const Step *step)
+{
+    for (int k = 0; k < step->op.n_out; k++)
+        if (step->out[k] >= 0)
+            drop_value(exec, step->out[k]);
+}
+
+static int bind_values(Exec *exec, const Value *inputs, Error *err)
+{
+    const Program *program = exec->program;
+    for (int v = 0; v < program->graph->n_values; v++) {
+        const ProgramValue *known = &program->values[v];
+        exec->pending[v] = known->n_readers;
+        exec->values[v] = known->constant; /* empty for inputs and steps */
+        if (known->origin == FROM_WEIGHT && exec->override[known->index])
+            /* Values are written by the op that makes them alone: a weight is only read. */
+            exec->values[v].r = (real *)(uintptr_t)exec->override[known->index];
+        if (known->origin != FROM_INPUT)
+            continue;
+        const ProgramInput *input = &program->inputs[known->index];
+        const Value *given = &inputs[known->index];
+        if (dtype_is_real(input->dtype) ? !given->r : !given->i)
+            return error_set(err, ONNXPRESS_DATA, "input %s expects %s, it was given %s",
+                             input->name, dtype_name(input->dtype), dtype_name(given->dtype));
+        exec->values[v] = *given;
+        exec->values[v].buffer = NULL;
+    }
+    return ONNXPRESS_OK;
+}
+
+int exec_forward(Exec *exec, const Value *inputs, int keep, Error *err)
+{
+    const Program *program = exec->program;
+    drop_run(exec);
+    if (program->unsupported)
+        return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: no rule to run this op",
+                         program->unsupported);
+    int status = bind_values(exec, inputs, err);
+    for (int s = 0; !status && s < program->n_steps; s++) {
+        const Step *step = &program->steps[s];
+        status = run_forward(exec, step, err);
+        exec->kept[s] = keep == EXEC_KEEP && step_needs(exec, step);
+        /* Whatever nobody reads any more goes, in order of the last reading. */
+        for (int k = 0; k < step->op.n_in; k++) {
+            int v = step->in[k];
+            if (v >= 0 && --exec->pending[v] == 0 && program->values[v].origin == FROM_STEP &&
+                !(keep == EXEC_KEEP && exec->retain[v]) && !program->values[v].is_output)
+                drop_value(exec, v);
+        }
+        for (int k = 0; k < step->op.n_out; k++) {
+            int v = step->out[k];
+            if (v >= 0 && !exec->pending[v] && !program->values[v].is_output &&
+                !(keep == EXEC_KEEP && exec->retain[v]))
+                drop_value(exec, v);
+        }
+    }
+    if (status)
+        drop_run(exec);
+    exec->ran = !status;
+    return status;
+}
+
+const Value *exec_output(const Exec *exec, int output)
+{
+    return &exec->values[exec->program->output_value[output]];
+}
+
+/* The place where gradients of value v are added up: made, and cleared, on first use. */
+static int open_gradient(Exec *exec, int v, real **where, Error *err)
+{
+    const Value *value = &exec->values[v];
+    size_t bytes = (size_t)value->count * sizeof(real);
+    if (!exec->gradient[v]) {
+        Buffer *buffer = pool_take(exec->pool, bytes);
+        if (!buffer)
+            return error_set(err, ONNXPRESS_MEMORY,
+                             "no room for the gradient of %s (%zu bytes); use smaller batches or "
+                             "raise the memory bound",
+                             exec->program->graph->values[v].name, bytes);
+        memset(buffer_data(buffer), 0, bytes);
+        exec->gradient[v] = buffer;
+    }
+    *where = buffer_data(exec->gradient[v]);
+    return ONNXPRESS_OK;
+}
+
+static int sweep_step(Exec *exec, const Step *step, real *const *acc, Error *err)
+{
+    const Program *program = exec->program;
+    OpCall call;
+    exec_call(exec, step, &call, err);
+    bool arrives = false, passes = false, sampled = false;
+    for (int k = 0; k < step->op.n_out; k++)
+        if (step->out[k] >= 0 && exec->gradient[step->out[k]]) {
+            exec->d_out[k] = buffer_data(exec->gradient[step->out[k]]);
+            arrives = true;
+            sampled |= program->values[step->out[k]].tainted;
+        }
+    if (!arrives)
+        return ONNXPRESS_OK;
+    int status = ONNXPRESS_OK;
+    for (int k = 0; !status && k < step->op.n_in; k++) {
+        int v = step->in[k];
+        if (v < 0 || !exec->needs[v] || !dtype_is_real(exec->values[v].dtype))
+            continue;
+        /* With acc, what is computed from weights alone (not tainted) collects squares: they are
+         * made where samples come in, and steps that only move a weight's elements pass them on. */
+        bool squares = acc && !program->values[v].tainted;
+        real *target;
+        if (squares && program->values[v].origin == FROM_WEIGHT)
+            target = acc[program->values[v].index];
+        else
+            status = open_gradient(exec, v, &target, err);
+        if (status || !target)
+            continue;
+        if (squares && sampled) {
+            status = step->op.row->square(&call, k, target);
+            exec_release_scratch(exec);
+        } else {
+            exec->d_in[k] = target;
+            passes = true;
+        }
+    }
+    if (!status && passes)
+        status = step->op.row->backward(&call);
+    exec_release_scratch(exec);
+    return status;
+}
+
+int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error *err)
+{
+    const Program *program = exec->program;
+    for (int v = 0; v < program->graph->n_values; v++)
+        drop_gradient(exec, v);
+    if (!exec->ran)
+        return error_set(err, ONNXPRESS_INTERNAL, "a backward run needs a forward run before it");
+    int status = ONNXPRESS_OK;
+    for (int o = 0; !status && o < program->n_outputs; o++) {
+        int v = program->output_value[o];
+        real *gradient;
+        if (!d_outputs[o] || !exec->needs[v] || !dtype_is_real(exec->values[v].dtype))
+            continue;
+        status = open_gradient(exec, v, &gradient, err);
+        for (int64_t i = 0; !status && i < exec->values[v].count; i++)
+            gradient[i] += d_outputs[o][i];
+    }
+    for (int s = program->n_steps - 1; !status && s >= 0; s--) {
+        const Step *step = &program->steps[s];
+        if (!step_needs(exec, step))
+            continue;
+        if (!exec->kept[s])
+            return error_set(err, ONNXPRESS_INTERNAL,
+                             "the forward run did not keep what this backward run reads");
+        status = sweep_step(exec, step, acc, err);
+        for (int k = 0; k < step->op.n_out; k++)
+            if (step->out[k] >= 0)
+                drop_gradient(exec, step->out[k]);
+    }
+    return status;
+}
+
+int exec_backward(Exec *exec, const real *const *d_outputs, Error *err)
+{
+    return exec_sweep(exec, d_outputs, NULL, err);
+}
+
+const real *exec_gradient(const Exec *exec, int weight)
+{
+    Buffer *gradient = exec->gradient[exec->program->weights[weight].value];
+    return gradient ? buffer_data(gradient) : NULL;
+}
+
+size_t exec_peak_bytes(const Exec *exec)
+{
+    return pool_peak(exec->pool);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "autodiff/feed.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGNMENT 64
+#define CHECK_CHUNK 1024 /* values converted at a time when looking for NaN */
+
+typedef struct {
+    const ProgramInput *input;
+    const Tensor *tensor;
+    bool row_is_input; /* a row of the array is a whole input, without a batch axis */
+    Shape shape;       /* of one run; dim 0 is the batch unless row_is_input */
+    int64_t row_count; /* elements of one sample */
+    double scale;
+    int n_mean, n_std;
+    int64_t channel_size, channels; /* elements of one channel of one sample; channels */
+} Binding;
+
+struct Feed {
+    int64_t samples, max_batch;
+    int n;
+    Binding *bindings;
+    FeedOptions options;
+};
+
+struct FeedStore {
+    int n;
+    void **block;
+    size_t *bytes;
+};
+
+static const char *tensor_name(const Tensor *tensor)
+{
+    return tensor->name ? tensor->name : "the only array";
+}
+
+/* The array of input k: by name, else by position when it has none, else the only one there is. */
+static const Tensor *find_array(const Dataset *dataset, const char *name, int k, int n_inputs)
+{
+    size_t n = dataset_inputs(dataset);
+    for (size_t j = 0; j < n; j++) {
+        const Tensor *tensor = dataset_input(dataset, j);
+        if (tensor->name && strcmp(tensor->name, name) == 0)
+            return tensor;
+    }
+    if (n_inputs == 1 && n == 1)
+        return dataset_input(dataset, 0);
+    bool by_position = n == (size_t)n_inputs;
+    for (size_t j = 0; j < n; j++)
+        by_position = by_position && !dataset_input(dataset, j)->name;
+    return by_position ? dataset_input(dataset, (size_t)k) : NULL;
+}
+
+static int bind_shape(Binding *b, Error *err)
+{
+    const ProgramInput *input = b->input;
+    const Shape *found = &b->tensor->shape;
+    bool fits = found->rank >= 1;
+    int rank = input->shape_known ? input->shape.rank : found->rank;
+    b->row_is_input = found->rank == rank + 1;
+    fits = fits && (b->row_is_input || found->rank == rank);
+    b->shape.rank = rank;
+    for (int k = 0; fits && k < rank; k++) {
+        int64_t declared = input->shape_known ? input->shape.dim[k] : -1;
+        b->shape.dim[k] = found->dim[k + b->row_is_input];
+        if (b->row_is_input || k > 0)
+            fits = declared < 0 || declared == b->shape.dim[k];
+    }
+    if (fits)
+        return ONNXPRESS_OK;
+    char expected[160] = "[", shown[160];
+    size_t used = 1;
+    for (int k = 0; k < input->shape.rank && used < sizeof expected; k++) {
+        const char *comma = k ? "," : "";
+        int64_t dim = input->shape.dim[k];
+        int wrote = dim < 0 ? snprintf(expected + used, sizeof expected - used, "%s?", comma)
+                            : snprintf(expected + used, sizeof expected - used, "%s%lld", comma,
+                                       (long long)dim);
+        used += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return error_set(err, ONNXPRESS_DATA, "input %s expects shape %s], %s has %s", input->name,
+                     expected, tensor_name(b->tensor), shape_text(found, shown, sizeof shown));
+}
+
+static int bind_type(Binding *b, Error *err)
+{
+    bool to_real = dtype_is_real(b->input->dtype), from_real = dtype_is_real(b->tensor->dtype);
+    if ((!from_real && !dtype_is_integer(b->tensor->dtype)) || (from_real && !to_real))
+        return error_set(err, ONNXPRESS_DATA, "input %s expects %s, %s is of %s", b->input->name,
+                         dtype_name(b->input->dtype), tensor_name(b->tensor),
+                         dtype_name(b->tensor->dtype));
+    return ONNXPRESS_OK;
+}
+
+/* Settles (x * scale - mean[c]) / std[c] for a floating input. */
+static int bind_scaling(Binding *b, const FeedOptions *options, Error *err)
+{
+    bool bytes = b->tensor->dtype == DTYPE_UINT8;
+    b->scale = options->scale != 0 ? options->scale : bytes ? 1.0 / 255 : 1;
+    b->n_mean = options->n_mean;
+    b->n_std = options->n_std;
+    b->channels = b->shape.rank > 1 ? b->shape.dim[1] : 1;
+    b->channel_size = b->channels > 0 ? b->row_count / b->channels : 1;
+    if (b->row_is_input && b->shape.rank > 1 && b->shape.dim[0] > 0)
+        b->channel_size /= b->shape.dim[0]; /* channels repeat along the input's own axis 0 */
+    if (b->channel_size < 1)
+        b->channel_size = 1;
+    const int given[] = {b->n_mean, b->n_std};
+    for (int k = 0; k < 2; k++)
+        if (given[k] > 1 && given[k] != b->channels)
+            return error_set(err, ONNXPRESS_USAGE,
+                             "--%s has %d numbers, input %s has %lld channels", k ? "std" : "mean",
+                             given[k], b->input->name, (long long)b->channels);
+    for (int k = 0; k < b->n_std; k++)
+        if (!(fabs(options->std[k]) > 0) || !isfinite(options->std[k]))
+            return error_set(err, ONNXPRESS_USAGE, "--std must not be zero or infinite");
+    return ONNXPRESS_OK;
+}
+
+/* A view of `count` elements of the tensor from element `first` on. */
+static Tensor slice(const Tensor *tensor, int64_t first, int64_t count)
+{
+    Tensor part = *tensor;
+    size_t width = dtype_bytes(tensor->dtype);
+    part.data = (const unsigned char *)tensor->data + (size_t)first * width;
+    part.count = count;
+    part.bytes = (size_t)count * width;
+    return part;
+}
+
+static int check_finite(const Binding *b, Error *err)
+{
+    double chunk[CHECK_CHUNK];
+    if (!dtype_is_real(b->tensor->dtype))
+        return ONNXPRESS_OK;
+    for (int64_t first = 0; first < b->tensor->count; first += CHECK_CHUNK) {
+        int64_t left = b->tensor->count - first, n = left < CHECK_CHUNK ? left : CHECK_CHUNK;
+        Tensor part = slice(b->tensor, first, n);
+        int status = tensor_to_double(&part, chunk, err);
+        if (status)
+            return status;
+        for (int64_t i = 0; i < n; i++)
+            if (!isfinite(chunk[i]))
+                return error_set(err, ONNXPRESS_DATA,
+                                 "input %s: sample %lld of %s holds a value that is not finite",
+                                 b->input->name, (long long)((first + i) / b->row_count),
+                                 tensor_name(b->tensor));
+    }
+    return ONNXPRESS_OK;
+}
+
+static int bind(Binding *b, Feed *feed, const FeedOptions *options, Error *err)
+{
+    int status = bind_shape(b, err);
+    if (!status)
+        status = bind_type(b, err);
+    if (status)
+        return status;
+    b->row_count = feed->samples ? b->tensor->count / feed->samples : 0;
+    int64_t declared = b->input->shape_known && b->shape.rank ? b->input->shape.dim[0] : -1;
+    int64_t limit = b->row_is_input ? 1 : declared > 0 ? declared : INT64_MAX;
+    if (limit < feed->max_batch)
+        feed->max_batch = limit;
+    if (dtype_is_real(b->input->dtype))
+        status = bind_scaling(b, options, err);
+    return status ? status : check_finite(b, err);
+}
+
+int feed_create(const Program *program, const Dataset *dataset, const FeedOptions *options,
+                Feed **result, Error *err)
+{
+    static const FeedOptions none;
+    Feed *feed = calloc(1, sizeof *feed);
+    if (!feed)
+        return error_memory(err, "the samples");
+    feed->n = program_inputs(program);
+    feed->samples = dataset_samples(dataset);
+    feed->max_batch = INT64_MAX;
+    feed->options = options ? *options : none;
+    feed->bindings = calloc((size_t)feed->n + 1, sizeof *feed->bindings);
+    int status = feed->bindings ? ONNXPRESS_OK : error_memory(err, "the samples");
+    if (!status && feed->samples < 1)
+        status = error_set(err, ONNXPRESS_DATA, "%s: holds no samples", dataset_path(dataset));
+    for (int k = 0; !status && k < feed->n; k++) {
+        Binding *b = &feed->bindings[k];
+        b->input = program_input(program, k);
+        b->tensor = find_array(dataset, b->input->name, k, feed->n);
+        if (!b->tensor)
+            status = error_set(err, ONNXPRESS_DATA,
+                               "%s: no array for input %s (name the arrays as the model's inputs)",
+                               dataset_path(dataset), b->input->name);
+        else
+            status = bind(b, feed, &feed->options, err);
+    }
+    if (status) {
+        feed_free(feed);
+        return status;
+    }
+    *result = feed;
+    return ONNXPRESS_OK;
+}
+
+void feed_free(Feed *feed)
+{
+    if (!feed)
+        return;
+    free(feed->bindings);
+    free(feed);
+}
+
+int64_t feed_samples(const Feed *feed)
+{
+    return feed->samples;
+}
+
+int64_t feed_max_batch(const Feed *feed)
+{
+    return feed->max_batch;
+}
+
+FeedStore *feed_store_create(void)
+{
+    return calloc(1, sizeof(FeedStore));
+}
+
+void feed_store_free(FeedStore *store)
+{
+    if (!store)
+        return;
+    for (int k = 0; k < store->n; k++)
+        free(store->block[k]);
+    free(store->block);
+    free(store->bytes);
+    free(store);
+}
+
+/* Block k, of at least `bytes`. */
+static void *store_block(FeedStore *store, int k, size_t bytes)
+{
+    if (k >= store->n) {
+        size_t n = (size_t)k + 1;
+        void **block = realloc(store->block, n * sizeof *block);
+        if (block)
+            store->block = block;
+        size_t *sizes = realloc(store->bytes, n * sizeof *sizes);
+        if (sizes)
+            store->bytes = sizes;
+        if (!block || !sizes)
+            return NULL;
+        for (; store->n <= k; store->n++) {
+            store->block[store->n] = NULL;
+            store->bytes[store->n] = 0;
+        }
+    }
+    if (store->bytes[k] < bytes || !store->block[k]) {
+        free(store->block[k]);
+        store->block[k] = NULL;
+        store->bytes[k] = 0;
+        void *block;
+        if (posix_memalign(&block, ALIGNMENT, bytes ? bytes : ALIGNMENT))
+            return NULL;
+        store->block[k] = block;
+        store->bytes[k] = bytes;
+    }
+    return store->block[k];
+}
+
+static void scale_row(const Binding *b, const FeedOptions *options, real *x)
+{
+    if (b->scale == 1 && !b->n_mean && !b->n_std)
+        return;
+    for (int64_t i = 0; i < b->row_count; i++) {
+        int64_t c = i / b->channel_size % b->channels;
+        double mean = b->n_mean ? options->mean[b->n_mean > 1 ? c : 0] : 0;
+        double std = b->n_std ? options->std[b->n_std > 1 ? c : 0] : 1;
+        x[i] = (real)((x[i] * b->scale - mean) / std);
+    }
+}
+
+static int convert_row(const Binding *b, const FeedOptions *options, int64_t sample, int64_t row,
+                       Value *value, Error *err)
+{
+    Tensor part = slice(b->tensor, sample * b->row_count, b->row_count);
+    if (value->i)
+        return tensor_to_int64(&part, value->i + row * b->row_count, err);
+    real *x = value->r + row * b->row_count;
+#ifdef ONNXPRESS_F64
+    int status = tensor_to_double(&part, x, err);
+#else
+    int status = tensor_to_float(&part, x, err);
+#endif
+    if (!status)
+        scale_row(b, options, x);
+    return status;
+}
+
+int feed_batch(const Feed *feed, const int64_t *sample, int64_t n, FeedStore *store, Value *values,
+               Error *err)
+{
+    for (int k = 0; k < feed->n; k++) {
+        const Binding *b = &feed->bindings[k];
+        Value *value = &values[k];
+        *value = (Value){.dtype = b->input->dtype, .shape = b->shape};
+        if (b->row_is_input && n != 1)
+            return error_set(err, ONNXPRESS_INTERNAL, "input %s has no batch axis", b->input->name);
+        if (!b->row_is_input)
+            value->shape.dim[0] = n;
+        bool is_real = dtype_is_real(b->input->dtype);
+        size_t bytes;
+        if (!int64_mul(b->row_count, n, &value->count) ||
+            !size_mul((size_t)value->count, is_real ? sizeof(real) : sizeof(int64_t), &bytes))
+            return error_memory(err, "a batch");
+        void *block = store_block(store, k, bytes);
+        if (!block)
+            return error_memory(err, "a batch");
+        if (is_real)
+            value->r = block;
+        else
+            value->i = block;
+        for (int64_t j = 0; j < n; j++) {
+            if (sample[j] < 0 || sample[j] >= feed->samples)
+                return error_set(err, ONNXPRESS_INTERNAL, "sample %lld does not exist",
+                                 (long long)sample[j]);
+            int status = convert_row(b, &feed->options, sample[j], j, value, err);
+            if (status)
+                return status;
+        }
+    }
+    return ONNXPRESS_OK;
+}

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "autodiff/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Folding is for shape arithmetic; what is larger stays in the graph and is computed by each run.
+ */
+#define FOLD_BYTES ((size_t)64 << 20)
+
+static bool name_in(const char *name, const char *const *list, size_t n)
+{
+    for (size_t k = 0; k < n; k++)
+        if (strcmp(name, list[k]) == 0)
+            return true;
+    return false;
+}
+#define NAME_IN(name, list) name_in(name, list, sizeof(list) / sizeof *(list))
+
+static const char *text_or(const char *text, const char *fallback)
+{
+    return text && *text ? text : fallback;
+}
+
+static const char *node_name(const Onnx__NodeProto *proto)
+{
+    return text_or(proto->name, proto->n_output ? text_or(proto->output[0], "?") : "?");
+}
+
+static const char *node_type(const Onnx__NodeProto *proto)
+{
+    return text_or(proto->op_type, "?");
+}
+
+/* "" for the default domain, under whichever of its names. */
+static const char *domain_name(const char *domain)
+{
+    return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
+}
+
+static int64_t domain_opset(const Model *model, const char *domain)
+{
+    if (!*domain)
+        return model->opset;
+    for (size_t k = 0; k < model->proto->n_opset_import; k++)
+        if (strcmp(domain_name(model->proto->opset_import[k]->domain), domain) == 0)
+            return model->proto->opset_import[k]->version;
+    return 1;
+}
+
+/* The tensor as the executor holds it, in the program's arena; an unhandled type stays empty. */
+static int read_constant(Program *program, const GraphValue *value, Value *out, Error *err)
+{
+    Tensor tensor;
+    int status = model_tensor(program->model, value->init, value->name, &tensor, err);
+    if (status)
+        return status;
+    *out = (Value){.dtype = tensor.dtype, .shape = tensor.shape, .count = tensor.count};
+    size_t count = (size_t)tensor.count;
+    if (dtype_is_real(tensor.dtype)) {
+        out->r = arena_array(program->arena, count, sizeof(real));
+        if (!out->r)
+            return error_memory(err, value->name);
+#ifdef ONNXPRESS_F64
+        return tensor_to_double(&tensor, out->r, err);
+#else
+        return tensor_to_float(&tensor, out->r, err);
+#endif
+    }
+    if (!dtype_is_integer(tensor.dtype))
+        return ONNXPRESS_OK;
+    out->i = arena_array(program->arena, count, sizeof(int64_t));
+    return out->i ? tensor_to_int64(&tensor, out->i, err) : error_memory(err, value->name);
+}
+
+static int read_values(Program *program, Error *err)
+{
+    const Graph *graph = program->graph;
+    size_t n = (size_t)graph->n_values + 1;
+    program->values = arena_array(program->arena, n, sizeof *program->values);
+    program->weights = arena_array(program->arena, n, sizeof *program->weights);
+    if (!program->values || !program->weights)
+        return error_memory(err, "the program");
+    for (int v = 0; v < graph->n_values; v++) {
+        const GraphValue *value = &graph->values[v];
+        ProgramValue *known = &program->values[v];
+        if (!value->init) {
+            known->origin = value->is_input ? FROM_INPUT : FROM_NOWHERE; /* steps set theirs */
+            continue;
+        }
+        int status = read_constant(program, value, &known->constant, err);
+        if (status)
+            return status;
+        if (known->constant.i || known->constant.r)
+            known->origin = FROM_CONSTANT;
+        if (known->constant.r && known->constant.count > 0) {
+            known->origin = FROM_WEIGHT;
+            known->index = program->n_weights++;
+            program->weights[known->index] = (Weight){.name = value->name,
+                                                      .value = v,
+                                                      .dtype = known->constant.dtype,
+                                                      .shape = known->constant.shape,
+                                                      .count = known->constant.count,
+                                                      .data = known->constant.r,
+                                                      .n_uses = value->n_uses};
+        }
+    }
+    return ONNXPRESS_OK;
+}
+
+/* Finds the row and reads its parameters; what cannot run is marked, not refused. */
+static int read_step(Program *program, Step *step, Error *err)
+{
+    const Onnx__NodeProto *proto = program->model->proto->graph->node[step->node];
+    const char *domain = domain_name(proto->domain);
+    step->in = program->graph->inputs[step->node];
+    step->out = program->graph->outputs[step->node];
+    step->op = (OpNode){.proto = proto,
+                        .opset = domain_opset(program->model, domain),
+                        .n_in = (int)proto->n_input,
+                        .n_out = (int)proto->n_output};
+    step->op.row = op_find(domain, node_type(proto), step->op.opset);
+    bool runs = step->op.row != NULL;
+    if (runs && step->op.row->read) {
+        Error own = {0};
+        int status = step->op.row->read(&step->op, program->arena, &own);
+        if (status && status != ONNXPRESS_UNSUPPORTED)
+            return error_set(err, (OnnxPressStatus)status, "%s", own.message);
+        runs = !status;
+    }
+    for (int k = 0; k < step->op.n_in; k++) {
+        int v = step->in[k];
+        if (v >= 0 && program->graph->values[v].init && program->values[v].origin == FROM_NOWHERE)
+            runs = false; /* strings and the like */
+    }
+    if (!runs) {
+        step->unsupported =
+            arena_printf(program->arena, "%s (%s%s%s, opset %lld)", node_name(proto), domain,
+                         *domain ? "." : "", node_type(proto), (long long)step->op.opset);
+        if (!step->unsupported)
+            return error_memory(err, "the program");
+        if (!program->unsupported)
+            program->unsupported = step->unsupported;
+    }
+    return ONNXPRESS_OK;
+}
+
+/* Nodes that some graph output depends on, in order; Constant nodes are values, not steps. */
+static int read_steps(Program *program, Error *err)
+{
+    const Graph *graph = program->graph;
+    bool *live = arena_array(program->arena, (size_t)graph->n_values + 1, sizeof *live);
+    bool *runs = arena_array(program->arena, (size_t)graph->n_nodes + 1, sizeof *runs);
+    program->steps =
+        arena_array(program->arena, (size_t)graph->n_nodes + 1, sizeof *program->steps);
+    if (!live || !runs || !program->steps)
+        return error_memory(err, "the program");
+    for (int v = 0; v < graph->n_values; v++)
+        live[v] = program->values[v].is_output = graph->values[v].is_output;
+    /* A subgraph reads values that are not among its node's inputs. */
+    for (int v = 0; v < graph->n_values; v++)
+        for (int u = 0; u < graph->values[v].n_uses; u++)
+            live[v] |= graph->values[v].uses[u].input < 0;
+    for (int o = graph->n_nodes - 1; o >= 0; o--) {
+        int node = graph->order[o];
+        const Onnx__NodeProto *proto = program->model->proto->graph->node[node];
+        for (size_t k = 0; k < proto->n_output; k++) {
+            int v = graph->outputs[node][k];
+            runs[node] |= v >= 0 && live[v] && !graph->values[v].init;
+        }
+        for (size_t k = 0; runs[node] && k < proto->n_input; k++)
+            if (graph->inputs[node][k] >= 0)
+                live[graph->inputs[node][k]] = true;
+    }
+    for (int o = 0; o < graph->n_nodes; o++) {
+        if (!runs[graph->order[o]])
+            continue;
+        Step *step = &program->steps[program->n_steps++];
+        step->node = graph->order[o];
+        int status = read_step(program, step, err);
+        if (status)
+            return status;
+        if (step->op.n_in > program->most_in)
+            program->most_in = step->op.n_in;
+        if (step->op.n_out > program->most_out)
+            program->most_out = step->op.n_out;
+        for (int k = 0; k < step->op.n_out; k++)
+            if (step->out[k] >= 0)
+                program->values[step->out[k]].origin = FROM_STEP;
+    }
+    return ONNXPRESS_OK;
+}
+
+/* Inputs that set shapes or numerics: rounding them breaks a graph instead of blurring it. */
+static bool input_steers(const char *type, int input)
+{
+    static const struct {
+        const char *type;
+        int first, last;
+    } rules[] = {
+        {"Resize", 1, 3},
+        {"Upsample", 1, 1},
+        {"Clip", 1, 2},
+        {"Pad", 1, 3},
+        {"Pow", 1, 1},
+        {"Range", 0, 2},
+        {"Dropout", 1, 2},
+        {"TopK", 1, 1},
+        {"Reshape", 1, 1},
+        {"Expand", 1, 1},
+        {"Tile", 1, 2},
+        {"Slice", 1, 4},
+        {"OneHot", 1, 2},
+        {"CumSum", 1, 1},
+        {"Mod", 1, 1},
+        {"ConstantOfShape", 0, 0},
+        {"Split", 1, 1},
+        {"Squeeze", 1, 1},
+        {"NonMaxSuppression", 2, 4},
+        {"Unsqueeze", 1, 1},
+        {"QuantizeLinear", 1, 2},
+        {"DequantizeLinear", 1, 2},
+        {"BlackmanWindow", 0, 0},
+        {"HannWindow", 0, 0},
+        {"HammingWindow", 0, 0},
+    };
+    for (size_t k = 0; k < sizeof rules / sizeof rules[0]; k++)
+        if (strcmp(type, rules[k].type) == 0 && input >= rules[k].first && input <= rules[k].last)
+            return true;
+    return false;
+}
+
+/* Whether a cast makes integers: what flows on from it is a shape, an index or a choice. */
+static bool casts_to_integer(const Step *step)
+{
+    return strcmp(node_type(step->op.proto), "Cast") == 0 &&
+           !dtype_is_real((int)attribute_int(&step->op, "to", DTYPE_FLOAT));
+}
+
+/* From the inputs that steer, back through arithmetic on them. The ops below end the search: they
+ * read shapes only, or they are the network itself, whose answers may choose indices. */
+static int mark_steering(Program *program, Error *err)
+{
+    static const char *const ends[] = {"Shape",         "Size",   "NonZero", "Conv",
+                                       "ConvTranspose", "Gemm",   "MatMul",  "LSTM",
+                                       "GRU",           "RNN",    "Einsum",  "BatchNormalization",
+                                       "ArgMax",        "ArgMin", "TopK"};
+    bool *steers =
+        arena_array(program->arena, (size_t)program->graph->n_values + 1, sizeof *steers);
+    if (!steers)
+        return error_memory(err, "the program");
+    for (int s = program->n_steps - 1; s >= 0; s--) {
+        const Step *step = &program->steps[s];
+        const char *type = node_type(step->op.proto);
+        bool all = false;
+        for (int k = 0; k < step->op.n_out; k++)
+            all |= step->out[k] >= 0 && steers[step->out[k]];
+        all = all && !NAME_IN(type, ends);
+        for (int k = 0; k < step->op.n_in; k++)
+            if (step->in[k] >= 0 && (all || input_steers(type, k)))
+                steers[step->in[k]] = true;
+    }
+    for (int w = 0; w < program->n_weights; w++)
+        program->weights[w].steers =
+            steers[program->weights[w].value] || !program->weights[w].n_uses;
+    return ONNXPRESS_OK;
+}
+
+static bool is_fixed(const Program *program, int v)
+{
+    const ProgramValue *known = &program->values[v];
+    return known->origin == FROM_CONSTANT ||
+           (known->origin == FROM_WEIGHT && program->weights[known->index].steers);
+}
+
+static int keep_folded(Program *program, const Step *step, Value *const *out, Error *err)
+{
+    for (int k = 0; k < step->op.n_out; k++) {
+        if (step->out[k] < 0)
+            continue;
+        Value copy = *out[k];
+        copy.buffer = NULL;
+        size_t size = copy.r ? sizeof(real) : sizeof(int64_t);
+        void *data = arena_array(program->arena, (size_t)copy.count, size);
+        if (!data)
+            return error_memory(err, "a folded constant");
+        memcpy(data, copy.r ? (void *)copy.r : (void *)copy.i, (size_t)copy.count * size);
+        if (copy.r)
+            copy.r = data;
+        else
+            copy.i = data;
+        program->values[step->out[k]].origin = FROM_CONSTANT;
+        program->values[step->out[k]].constant = copy;
+    }
+    return ONNXPRESS_OK;
+}
+
+/* Runs what depends on constants alone, once. A node that fails stays: each run will say why. */
+static int fold(Program *program, Error *err)
+{
+    Exec *exec;
+    Value **out = arena_array(program->arena, (size_t)program->most_out + 1, sizeof *out);
+    if (!out)
+        return error_memory(err, "the program");
+    int status = exec_create(program, FOLD_BYTES, &exec, err), left = 0;
+    if (status)
+        return status;
+    for (int s = 0; s < program->n_steps && !status; s++) {
+        const Step *step = &program->steps[s];
+        bool fixed = !step->unsupported;
+        for (int k = 0; k < step->op.n_in; k++)
+            fixed = fixed && (step->in[k] < 0 || is_fixed(program, step->in[k]));
+        if (fixed) {
+            Error own = {0};
+            fixed = exec_fold(exec, step, out, &own) == ONNXPRESS_OK;
+            if (fixed)
+                status = keep_folded(program, step, out, err);
+            exec_fold_release(exec, step);
+        }
+        if (!fixed)
+            program->steps[left++] = *step;
+    }
+    program->n_steps = left;
+    exec_free(exec);
+    return status;
+}
+
+/* Facts that flow along the steps that are left: readers, taint (forwards), use (backwards). */
+static void trace(Program *program)
+{
+    for (int s = 0; s < program->n_steps; s++) {
+        Step *step = &program->steps[s];
+        const char *type = node_type(step->op.proto);
+        bool tainted = false;
+        step->differentiable =
+            !step->unsupported && step->op.row->backward && !casts_to_integer(step);
+        for (int k = 0; k < step->op.n_in; k++) {
+            if (step->in[k] < 0)
+                continue;
+            ProgramValue *read = &program->values[step->in[k]];
+            read->n_readers++;
+            tainted |= read->tainted || read->origin == FROM_INPUT;
+            read->tainted |= read->origin == FROM_INPUT;
+        }
+        tainted = tainted && strcmp(type, "Shape") && strcmp(type, "Size");
+        for (int k = 0; k < step->op.n_out; k++)
+            if (step->out[k] >= 0) {
+                program->values[step->out[k]].tainted = tainted;
+                program->values[step->out[k]].index = s;
+            }
+    }
+    for (int v = 0; v < program->graph->n_values; v++)
+        program->values[v].useful = program->values[v].is_output;
+    for (int s = program->n_steps - 1; s >= 0; s--) {
+        const Step *step = &program->steps[s];
+        if (!step->differentiable)
+            continue;
+        bool useful = false;
+        for (int k = 0; k < step->op.n_out; k++)
+            useful |= step->out[k] >= 0 && program->values[step->out[k]].useful;
+        for (int k = 0; useful && k < step->op.n_in; k++)
+            if (step->in[k] >= 0)
+                program->values[step->in[k]].useful = true;
+    }
+}
+
+/* For a weight that no derivative reaches: the first op on its way that has none. */
+static const char *find_block(Program *program, int value, bool *seen)
+{
+    memset(seen, 0, (size_t)program->graph->n_values * sizeof *seen);
+    seen[value] = true;
+    for (int s = 0; s < program->n_steps; s++) {
+        const Step *step = &program->steps[s];
+        bool reads = false;
+        for (int k = 0; k < step->op.n_in; k++)
+            reads |= step->in[k] >= 0 && seen[step->in[k]];
+        if (!reads)
+            continue;
+        if (!step->differentiable)
+            return arena_printf(program->arena, "%s (%s)", node_name(step->op.proto),
+                                node_type(step->op.proto));
+        for (int k = 0; k < step->op.n_out; k++)
+            if (step->out[k] >= 0)
+                seen[step->out[k]] = true;
+    }
+    return NULL;
+}
+
+static int describe_weights(Program *program, Error *err)
+{
+    bool *seen = arena_array(program->arena, (size_t)program->graph->n_values + 1, sizeof *seen);
+    if (!seen)
+        return error_memory(err, "the program");
+    for (int w = 0; w < program->n_weights; w++) {
+        Weight *weight = &program->weights[w];
+        weight->reaches = program->values[weight->value].useful;
+        if (!weight->reaches)
+            weight->blocked_by = find_block(program, weight->value, seen);
+    }
+    return ONNXPRESS_OK;
+}
+
+static void declared_type(const Onnx__ValueInfoProto *info, ProgramInput *input)
+{
+    const Onnx__TypeProto *type = info->type;
+    if (!type || type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
+        return;
+    input->dtype = type->tensor_type->elem_type;
+    const Onnx__TensorShapeProto *shape = type->tensor_type->shape;
+    if (!shape || shape->n_dim > TENSOR_MAX_RANK)
+        return;
+    input->shape_known = true;
+    input->shape.rank = (int)shape->n_dim;
+    for (int k = 0; k < input->shape.rank; k++) {
+        const Onnx__TensorShapeProto__Dimension *dim = shape->dim[k];
+        bool fixed = dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE &&
+                     dim->dim_value >= 0;
+        input->shape.dim[k] = fixed ? dim->dim_value : -1;
+    }
+}
+
+/* The op that makes a value, seen through those that only pass it on. */
+static const char *maker(const Program *program, int v)
+{
+    static const char *const passes[] = {"Identity", "Dropout", "Cast", "Reshape", "Flatten"};
+    const Graph *graph = program->graph;
+    while (v >= 0 && graph->values[v].producer >= 0) {
+        const Onnx__NodeProto *proto =
+            program->model->proto->graph->node[graph->values[v].producer];
+        if (!NAME_IN(node_type(proto), passes) || !proto->n_input)
+            return node_type(proto);
+        v = graph->inputs[graph->values[v].producer][0];
+    }
+    return "";
+}
+
+static int describe_ends(Program *program, Error *err)
+{
+    const Onnx__GraphProto *proto = program->model->proto->graph;
+    Arena *arena = program->arena;
+    program->inputs = arena_array(arena, proto->n_input + 1, sizeof *program->inputs);
+    program->input_value = arena_array(arena, proto->n_input + 1, sizeof(int));
+    program->outputs = arena_array(arena, proto->n_output + 1, sizeof *program->outputs);
+    program->output_value = arena_array(arena, proto->n_output + 1, sizeof(int));
+    if (!program->inputs || !program->input_value || !program->outputs || !program->output_value)
+        return error_memory(err, "the program");
+    for (size_t k = 0; k < proto->n_input; k++) {
+        int v = graph_find(program->graph, text_or(proto->input[k]->name, ""));
+        if (v < 0 || program->values[v].origin != FROM_INPUT)
+            continue;
+        program->values[v].index = program->n_inputs;
+        program->input_value[program->n_inputs] = v;
+        ProgramInput *input = &program->inputs[program->n_inputs++];
+        input->name = program->graph->values[v].name;
+        declared_type(proto->input[k], input);
+        if (!dtype_is_real(input->dtype) && !dtype_is_integer(input->dtype) &&
+            !program->unsupported)
+            program->unsupported =
+                arena_printf(arena, "input %s (of %s)", input->name, dtype_name(input->dtype));
+    }
+    for (size_t k = 0; k < proto->n_output; k++) {
+        const char *name = text_or(proto->output[k]->name, "");
+        int v = graph_find(program->graph, name);
+        if (v < 0 || (program->values[v].origin == FROM_NOWHERE && !program->unsupported))
+            return error_set(err, ONNXPRESS_FORMAT, "output %s is made by no node", name);
+        ProgramInput declared = {0};
+        declared_type(proto->output[k], &declared);
+        program->output_value[program->n_outputs] = v;
+        program->outputs[program->n_outputs++] =
+            (ProgramOutput){.name = program->graph->values[v].name,
+                            .dtype = declared.dtype,
+                            .made_by = maker(program, v)};
+    }
+    return ONNXPRESS_OK;
+}
+
+int program_build(Model *model, Program **result, Error *err)
+{
+    Arena *arena = arena_create();
+    Program *program = arena ? arena_array(arena, 1, sizeof *program) : NULL;
+    if (!program) {
+        arena_destroy(arena);
+        return error_memory(err, "the program");
+    }
+    program->model = model;
+    program->arena = arena;
+    int status = graph_build(model, arena, &program->graph, err);
+    if (!status)
+        status = read_values(program, err);
+    if (!status)
+        status = read_steps(program, err);
+    if (!status)
+        status = mark_steering(program, err);
+    if (!status)
+        status = fold(program, err);
+    if (!status) {
+        trace(program);
+        status = describe_weights(program, err);
+    }
+    if (!status)
+        status = describe_ends(program, err);
+    if (status) {
+        program_free(program);
+        return status;
+    }
+    *result = program;
+    return ONNXPRESS_OK;
+}
+
+void program_free(Program *program)
+{
+    if (program)
+        arena_destroy(program->arena);
+}
+
+const Graph *program_graph(const Program *program)
+{
+    return program->graph;
+}
+
+int program_weights(const Program *program)
+{
+    return program->n_weights;
+}
+
+const Weight *program_weight(const Program *program, int weight)
+{
+    return &program->weights[weight];
+}
+
+int program_inputs(const Program *program)
+{
+    return program->n_inputs;
+}
+
+const ProgramInput *program_input(const Program *program, int input)
+{
+    return &program->inputs[input];
+}
+
+int program_outputs(const Program *program)
+{
+    return program->n_outputs;
+}
+
+const ProgramOutput *program_output(const Program *program, int output)
+{
+    return &program->outputs[output];
+}
+
+const char *program_unsupported(const Program *program)
+{
+    return program->unsupported;
+}

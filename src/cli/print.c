@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static void print_bytes(const char *label, uint64_t bytes)
+{
+    printf("  %-14s %12" PRIu64 " bytes\n", label, bytes);
+}
+
+static void print_number(const char *label, const char *format, double value, const char *unit)
+{
+    if (isnan(value))
+        return;
+    char text[64];
+    snprintf(text, sizeof text, format, value);
+    printf("  %-14s %12s %s\n", label, text, unit);
+}
+
+void distance_print(const OnnxPressDistance *d, bool two_models)
+{
+    print_number("samples", "%.0f", (double)d->samples, "");
+    if (two_models) {
+        print_number("KL", "%.6f", d->kl, "nats from the original's answers");
+        print_number("relative error", "%.6f", d->relative_error, "of the outputs' variance");
+        print_number("largest change", "%.6g", d->max_error, "of an output element");
+        print_number("same top-1", "%.2f", 100 * d->top1_agreement, "%");
+    }
+    print_number("entropy", "%.6f", d->entropy, "nats, of the original's answers");
+    print_number(two_models ? "top-1 before" : "top-1", "%.2f", 100 * d->accuracy, "%");
+    if (two_models)
+        print_number("top-1 after", "%.2f", 100 * d->accuracy_small, "%");
+}
+
+void report_print(const OnnxPressReport *r)
+{
+    printf("%s -> %s\n", r->input, r->output);
+    print_bytes("was", r->original_bytes);
+    print_bytes("is", r->compressed_bytes);
+    if (r->sidecar_bytes)
+        printf("  %-14s %12" PRIu64 " + %" PRIu64 " in the sidecar\n", "", r->model_bytes,
+               r->sidecar_bytes);
+    print_number("ratio", "%.2f", r->ratio, "times smaller, everything counted");
+    print_number("", "%.3f", r->bits_per_weight, "bits a weight");
+    print_number("", "%.2f", r->paper_ratio, "by the paper's count");
+    printf("  %-14s %s, %s scope, %d levels", "quantization", r->method, r->scope, r->levels);
+    if (r->tuple)
+        printf(", %d weights a codeword", r->tuple);
+    printf("\n  %-14s %" PRId64 " of %" PRId64 " weights coded, form %s\n", "", r->coded_weights,
+           r->weights, r->form);
+    printf("  %-14s %s", "importance", r->importance);
+    if (r->calibration_samples)
+        printf(", %" PRId64 " samples", r->calibration_samples);
+    printf("\n  %-14s %s, measured on %s\n", "goal", r->goal, r->measured_on);
+    if (strcmp(r->measured_on, "nothing") != 0)
+        distance_print(&r->distance, true);
+    printf("  %-14s %12.2f s, %.0f MB at the peak\n", "cost", r->seconds,
+           (double)r->peak_rss_bytes / 1e6);
+}
+
+static void shape_to_text(const OnnxPressTensor *t, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (int i = 0; i < t->rank && used < size; i++)
+        used +=
+            (size_t)snprintf(text + used, size - used, i ? "x%" PRId64 : "%" PRId64, t->shape[i]);
+}
+
+void tensors_print(const OnnxPressReport *r)
+{
+    printf("%s: %" PRIu64 " bytes, %" PRId64 " float weights in %zu tensors\n", r->input,
+           r->original_bytes, r->weights, r->n_tensors);
+    if (r->form)
+        printf("  written by onnxpress, form %s\n", r->form);
+    printf("  %-32s %-18s %-9s %12s  %s\n", "tensor", "shape", "type", "elements", "");
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const OnnxPressTensor *t = &r->tensors[i];
+        char shape[100];
+        shape_to_text(t, shape, sizeof shape);
+        printf("  %-32s %-18s %-9s %12" PRId64 "  %s%s%s\n", t->name, shape, t->dtype, t->count,
+               t->treatment, t->reason[0] ? ": " : "", t->reason);
+    }
+    for (size_t i = 0; i < r->n_warnings; i++)
+        printf("  note: %s\n", r->warnings[i]);
+}

@@ -1,0 +1,51 @@
+/* Importance: an estimate of the diagonal of the loss's Hessian, one number a weight.
+ *
+ * h[w][i] is the mean over the samples of the second derivative of a sample's loss by element i of
+ * weight w. The caller owns the result (an arena of its own); weights that no derivative reaches get
+ * NULL. The same seed and data give the same bits whatever the number of threads: samples are cut
+ * into blocks of a fixed size, each block is summed by one thread, blocks are added in order.
+ * Errors: whatever the executor says; ONNXPRESS_DATA when an output is not finite (sample named).
+ */
+#ifndef ONNXPRESS_IMPORTANCE_IMPORTANCE_H
+#define ONNXPRESS_IMPORTANCE_IMPORTANCE_H
+
+#include "autodiff/feed.h"
+#include "autodiff/loss.h"
+
+typedef struct {
+    const OutputKind *kind;  /* per program output */
+    const double *variance;  /* per program output, for values */
+    uint64_t seed;
+    int threads;             /* >= 1 */
+    int64_t exact_columns;   /* up to this many columns an output is exact; above it, draws */
+    int draws;               /* draws a sample above it */
+    size_t memory;           /* bytes for activations, all threads together; 0: no bound */
+    /* Called with the share done, from one thread at a time; non-zero stops the run
+     * (ONNXPRESS_INTERRUPTED). May be NULL. */
+    int (*progress)(void *context, double share);
+    void *context;
+} ImportanceOptions;
+
+#define IMPORTANCE_EXACT_COLUMNS 64 /* one backward pass a column: beyond it draws are cheaper */
+#define IMPORTANCE_DRAWS 8
+
+/* Generalised Gauss–Newton diagonal of the distillation loss between the model and itself, over
+ * samples sample[0..n) of the feed. h: array of program_weights pointers, filled in. */
+int importance_gauss_newton(const Program *program, const Feed *feed, const int64_t *sample,
+                            int64_t n, const ImportanceOptions *options, Arena *arena, float **h,
+                            Error *err);
+
+/* Second moments of what each wanted weight is multiplied with: moment[w] = mean over samples of
+ * sum over positions of a a', [groups][columns][columns], lower triangles; NULL for the weights that
+ * are not wanted, no matrix (program_matrix) or over the bounds below. Forward runs only. */
+#define IMPORTANCE_MOMENT_COLUMNS 4608
+#define IMPORTANCE_MOMENT_BYTES ((size_t)1 << 30) /* of all sums together */
+int importance_moments(const Program *program, const Feed *feed, const int64_t *sample, int64_t n,
+                       const bool *wanted, const ImportanceOptions *options, Arena *arena,
+                       float **moment, Error *err);
+
+/* Without data: every element of a weight gets 1 / mean square of the weight, so that all weights
+ * are rounded with the same relative error. */
+int importance_from_weights(const Program *program, Arena *arena, float **h, Error *err);
+
+#endif

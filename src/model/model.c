@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/model.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/model_internal.h"
+#include "model/sha256.h"
+#include "tensor/wire.h"
+
+/* Everything unpacked lies in the arena, so that parts of the message can be replaced, shared and
+ * dropped freely, and all of it goes with the arena. */
+static void *unpack_alloc(void *arena, size_t bytes)
+{
+    return arena_array(arena, bytes, 1);
+}
+
+static void unpack_free(void *arena, void *block)
+{
+    (void)arena;
+    (void)block;
+}
+
+/* What people take for a model by mistake, told apart by its first bytes. */
+static int refuse_other_formats(const char *path, const FileMap *map, Error *err)
+{
+    static const struct {
+        const char *magic;
+        size_t length;
+        const char *what;
+    } others[] = {
+        {"version https://git-lfs", 23, "a Git LFS pointer, not the model: run git lfs pull"},
+        {"\x28\xb5\x2f\xfd", 4, "compressed with zstd: decompress it first"},
+        {"\x1f\x8b", 2, "compressed with gzip: decompress it first"},
+        {"PK\x03\x04", 4, "a zip archive (a PyTorch checkpoint?), not an ONNX model"},
+    };
+    if (map->size == 0)
+        return error_set(err, ONNXPRESS_FORMAT, "%s: is empty, not an ONNX model", path);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (map->size >= others[i].length &&
+            memcmp(map->data, others[i].magic, others[i].length) == 0)
+            return error_set(err, ONNXPRESS_FORMAT, "%s: is %s", path, others[i].what);
+    size_t text = 0, look = map->size < 64 ? map->size : 64;
+    while (text < look && ((map->data[text] >= 0x20 && map->data[text] < 0x7f) ||
+                           (map->data[text] >= '\t' && map->data[text] <= '\r')))
+        text++;
+    if (text == look)
+        return error_set(err, ONNXPRESS_FORMAT, "%s: is text, not an ONNX model", path);
+    return ONNXPRESS_OK;
+}
+
+static int64_t default_opset(const Onnx__ModelProto *proto)
+{
+    for (size_t i = 0; i < proto->n_opset_import; i++) {
+        const char *domain = proto->opset_import[i]->domain;
+        if (!domain || !*domain || strcmp(domain, "ai.onnx") == 0)
+            return proto->opset_import[i]->version;
+    }
+    return 1; /* what a model means that names none */
+}
+
+static int parse(Model *model, const FileMap *map, Error *err)
+{
+    int status = refuse_other_formats(model->path, map, err);
+    if (!status)
+        status = wire_check(&onnx__model_proto__descriptor, map->data, map->size, model->path, err);
+    if (status)
+        return status;
+    ProtobufCAllocator allocator = {unpack_alloc, unpack_free, model->arena};
+    model->proto = onnx__model_proto__unpack(&allocator, map->size, map->data);
+    /* The wire check has passed what the unpacker could object to; memory is left. */
+    if (!model->proto)
+        return error_set(err, ONNXPRESS_MEMORY, "%s: out of memory while reading the model",
+                         model->path);
+    if (!model->proto->graph)
+        return error_set(err, ONNXPRESS_FORMAT, "%s: holds no graph: not an ONNX model",
+                         model->path);
+    model->opset = default_opset(model->proto);
+    model->file_bytes = map->size;
+    sha256_hex(map->data, map->size, model->sha256);
+    return external_open(model, err);
+}
+
+int model_load(const char *path, Model **result, Error *err)
+{
+    *result = NULL;
+    FileMap map;
+    int status = file_map(path, &map, err);
+    if (status)
+        return status;
+    Arena *arena = arena_create();
+    Model *model = arena ? arena_array(arena, 1, sizeof *model) : NULL;
+    if (model) {
+        model->arena = arena;
+        model->path = arena_strdup(arena, path);
+        model->private_data = arena_array(arena, 1, sizeof *model->private_data);
+    }
+    if (!model || !model->path || !model->private_data) {
+        arena_destroy(arena);
+        status = error_memory(err, "the model");
+    } else if ((status = parse(model, &map, err))) {
+        model_free(model);
+    } else {
+        *result = model;
+    }
+    file_unmap(&map);
+    return status;
+}
+
+void model_free(Model *model)
+{
+    if (!model)
+        return;
+    external_close(model);
+    arena_destroy(model->arena); /* which holds the model itself */
+}
+
+size_t model_packed_size(const Model *model)
+{
+    return onnx__model_proto__get_packed_size(model->proto);
+}
+
+typedef struct {
+    ProtobufCBuffer base;
+    FileWriter *writer;
+    int status;
+    Error *err;
+} SaveBuffer;
+
+static void save_append(ProtobufCBuffer *base, size_t bytes, const uint8_t *data)
+{
+    SaveBuffer *buffer = (SaveBuffer *)base;
+    if (!buffer->status)
+        buffer->status = file_write(buffer->writer, data, bytes, buffer->err);
+}
+
+int model_write(const Model *model, const char *path, FileWriter **writer, Error *err)
+{
+    *writer = NULL;
+    size_t size = model_packed_size(model);
+    if (size > INT_MAX)
+        return error_set(err, ONNXPRESS_UNSUPPORTED,
+                         "%s: would be %zu bytes, and protobuf files end "
+                         "at 2 GB: put the weights into external data (a sidecar)",
+                         path, size);
+    FileWriter *file;
+    int status = file_create(path, &file, err);
+    if (status)
+        return status;
+    status = external_copy(model, path, file, err);
+    if (!status) {
+        SaveBuffer buffer = {.base = {.append = save_append}, .writer = file, .err = err};
+        onnx__model_proto__pack_to_buffer(model->proto, &buffer.base);
+        status = buffer.status;
+    }
+    if (status)
+        file_abort(file);
+    else
+        *writer = file;
+    return status;
+}
+
+int model_save(const Model *model, const char *path, Error *err)
+{
+    FileWriter *writer;
+    int status = model_write(model, path, &writer, err);
+    return status ? status : file_commit(writer, err);
+}
+
+static size_t find_metadata(const Model *model, const char *key)
+{
+    size_t i = 0;
+    while (i < model->proto->n_metadata_props &&
+           (!model->proto->metadata_props[i]->key ||
+            strcmp(model->proto->metadata_props[i]->key, key) != 0))
+        i++;
+    return i;
+}
+
+const char *model_metadata(const Model *model, const char *key)
+{
+    size_t i = find_metadata(model, key);
+    if (i == model->proto->n_metadata_props)
+        return NULL;
+    const char *value = model->proto->metadata_props[i]->value;
+    return value ? value : "";
+}
+
+int model_set_metadata(Model *model, const char *key, const char *value, Error *err)
+{
+    Onnx__ModelProto *proto = model->proto;
+    size_t i = find_metadata(model, key), n = proto->n_metadata_props;
+    if (!value) {
+        if (i < n) {
+            memmove(&proto->metadata_props[i], &proto->metadata_props[i + 1],
+                    (n - i - 1) * sizeof proto->metadata_props[0]);
+            proto->n_metadata_props--;
+        }
+        return ONNXPRESS_OK;
+    }
+    char *copy = arena_strdup(model->arena, value);
+    if (copy && i < n) {
+        proto->metadata_props[i]->value = copy;
+        return ONNXPRESS_OK;
+    }
+    Onnx__StringStringEntryProto *entry = arena_array(model->arena, 1, sizeof *entry);
+    if (!copy || !entry)
+        return error_memory(err, "metadata");
+    onnx__string_string_entry_proto__init(entry);
+    entry->key = arena_strdup(model->arena, key);
+    entry->value = copy;
+    if (!entry->key || !model_append(model, &proto->n_metadata_props, &proto->metadata_props, entry,
+                                     &model->private_data->metadata))
+        return error_memory(err, "metadata");
+    return ONNXPRESS_OK;
+}

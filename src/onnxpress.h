@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * onnxpress: make an ONNX model small while it answers as before.
+ *
+ * This is the whole public interface; the command line is a program on it like any other.
+ * Every function that can fail returns an OnnxPressStatus and, where it takes an
+ * OnnxPressError, leaves one line there that says what failed, where, and what to do.
+ * No function prints, exits, or keeps global state; two calls may run in two threads.
+ * Strings in results are owned by the result object and live until its *_free.
+ */
+#ifndef ONNXPRESS_H
+#define ONNXPRESS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ONNXPRESS_API __attribute__((visibility("default")))
+#else
+#define ONNXPRESS_API
+#endif
+
+typedef enum {
+    ONNXPRESS_OK = 0,
+    ONNXPRESS_USAGE = 1,       /* an option or argument that makes no sense */
+    ONNXPRESS_IO = 2,          /* the system refused a file: missing, unwritable, disk full */
+    ONNXPRESS_FORMAT = 3,      /* a file that is not what it should be */
+    ONNXPRESS_UNSUPPORTED = 4, /* valid, but outside what this version handles */
+    ONNXPRESS_DATA = 5,        /* calibration data that does not fit the model */
+    ONNXPRESS_GOAL = 6,        /* no setting reaches the goal */
+    ONNXPRESS_MEMORY = 7,      /* out of memory or over a limit */
+    ONNXPRESS_INTERRUPTED = 8, /* the progress callback asked to stop */
+    ONNXPRESS_INTERNAL = 9     /* a defect of ours; please report */
+} OnnxPressStatus;
+
+typedef struct {
+    OnnxPressStatus code;
+    char message[600];
+} OnnxPressError;
+
+/* Version of the library, "MAJOR.MINOR.PATCH". */
+ONNXPRESS_API const char *onnxpress_version(void);
+
+typedef enum {
+    ONNXPRESS_GOAL_DEFAULT,   /* KL <= 0.005 nats and <= a tenth of the original's mean output entropy,
+                                 with 95 % confidence of the samples' mean; for plain values a
+                                 relative error <= 0.01 */
+    ONNXPRESS_GOAL_RATIO,     /* bytes of the original / bytes of the result */
+    ONNXPRESS_GOAL_BITS,      /* bits of the result a weight, everything counted */
+    ONNXPRESS_GOAL_MAX_KL,    /* nats, mean over samples (and positions) */
+    ONNXPRESS_GOAL_MAX_ERROR, /* mean squared error / variance of the output */
+    ONNXPRESS_GOAL_MAX_DROP,  /* percentage points of top-1 accuracy; needs labels */
+    ONNXPRESS_GOAL_STEP       /* the grid's step, or the number of centres (kmeans) */
+} OnnxPressGoal;
+
+typedef enum {
+    ONNXPRESS_METHOD_COMPENSATED, /* uniform grid; each weight's rounding error is taken up by the rest
+                                     of its row. Needs data; without, the same as UNIFORM */
+    ONNXPRESS_METHOD_UNIFORM,     /* the paper's: uniform grid, importance-weighted centres */
+    ONNXPRESS_METHOD_KMEANS       /* the paper's: importance-weighted k-means */
+} OnnxPressMethod;
+/* One step for all weights (the paper's), one a tensor from its mean importance, or the smaller. */
+typedef enum { ONNXPRESS_SCOPE_AUTO, ONNXPRESS_SCOPE_MODEL, ONNXPRESS_SCOPE_TENSOR } OnnxPressScope;
+typedef enum {
+    ONNXPRESS_FORM_AUTO, /* function up to 30 M weights, lookup above */
+    ONNXPRESS_FORM_FUNCTION,
+    ONNXPRESS_FORM_INLINED,
+    ONNXPRESS_FORM_LOOKUP,
+    ONNXPRESS_FORM_PLAIN
+} OnnxPressForm;
+typedef enum {
+    ONNXPRESS_SIDECAR_AUTO, /* only for a model over 1.5 GB */
+    ONNXPRESS_SIDECAR_ALWAYS,
+    ONNXPRESS_SIDECAR_NEVER
+} OnnxPressSidecar;
+typedef enum { ONNXPRESS_IMPORTANCE_GAUSS_NEWTON, ONNXPRESS_IMPORTANCE_NONE } OnnxPressImportance;
+
+/* One struct for all commands: each reads what concerns it. Set it up with onnxpress_options_init;
+ * strings are borrowed for the call. Paths of data: a .npy (for the only input), a .npz (input name
+ * -> array), or a folder of input_*.pb; the first axis is the samples. */
+typedef struct {
+    const char *calibration; /* NULL: importance from the weights alone, no measured goal */
+    const char *validation;  /* NULL: every fifth calibration sample, kept from the importance */
+    const char *labels;      /* integer .npy, one a sample of `validation` (or of `calibration`) */
+    const char *hessian;     /* .npz from onnxpress_hessian, used instead of measuring it; or NULL */
+    OnnxPressGoal goal;
+    double goal_value;
+    OnnxPressMethod method;
+    OnnxPressScope scope;
+    OnnxPressForm form;
+    OnnxPressSidecar sidecar;
+    OnnxPressImportance importance;
+    int unweighted;          /* centres are plain means (for comparison) */
+    uint64_t seed;
+    int threads;             /* 0: one a processor */
+    size_t memory;           /* bytes for activations; 0: no bound */
+    /* Preprocessing of the data: (x*scale - mean[c]) / std[c] along axis 1. scale 0: 1/255 for uint8
+     * data and 1 for others. */
+    double scale;
+    int n_mean, n_std;
+    double mean[16], std[16];
+    /* "NAME=logits", "NAME=probabilities", "NAME=bernoulli", "NAME=values". */
+    const char *const *outputs;
+    size_t n_outputs;
+    /* Called now and then with the stage's name and the share of it done (0 to 1); non-zero stops the
+     * call with ONNXPRESS_INTERRUPTED and no output. NULL: none. */
+    int (*progress)(void *context, const char *stage, double share);
+    void *context;
+} OnnxPressOptions;
+
+ONNXPRESS_API void onnxpress_options_init(OnnxPressOptions *options);
+
+/* What became of one tensor. */
+typedef struct {
+    const char *name;
+    const char *dtype;
+    int rank;
+    int64_t shape[8];
+    int64_t count;
+    const char *treatment;   /* "coded" or "exact" */
+    const char *reason;      /* why it is exact, or how its importance was found; never NULL */
+    int levels;              /* distinct values after coding; 0 when exact */
+    double bits;             /* mean bits an element: entropy of its symbols, or the stored width */
+    double distortion;       /* sum of importance * squared change */
+    double importance;       /* mean over its elements */
+} OnnxPressTensor;
+
+/* How two models' answers differ, or how one scores. Numbers that do not apply are NaN. */
+typedef struct {
+    int64_t samples;
+    double kl;               /* nats */
+    double entropy;          /* of the first model's answers, nats */
+    double relative_error;   /* mean squared error / variance, worst output of plain values */
+    double max_error;        /* largest absolute difference of an output element */
+    double top1_agreement;   /* share of samples (rows) with the same largest class */
+    double accuracy;         /* top-1 of the first model, share; needs labels */
+    double accuracy_small;   /* of the second */
+} OnnxPressDistance;
+
+typedef struct {
+    const char *input, *output;
+    const char *method, *scope, *form, *importance, *goal;
+    double goal_value;
+    double step;             /* the grid's step, or the number of centres */
+    int levels;
+    int tuple;               /* symbols a codeword of the first block; 0: not Huffman-coded */
+    uint64_t original_bytes, compressed_bytes; /* everything a user must ship */
+    uint64_t model_bytes, sidecar_bytes;
+    double ratio, bits_per_weight;
+    double paper_ratio;      /* the paper's own count: 32 bits a parameter against payload, codewords
+                                and centres, one symbol a codeword */
+    int64_t weights, coded_weights;
+    int64_t calibration_samples;
+    const char *measured_on; /* "validation data", "held-out calibration samples", or "nothing" */
+    OnnxPressDistance distance;
+    double seconds;
+    uint64_t peak_rss_bytes;
+    size_t n_tensors, n_warnings;
+    const OnnxPressTensor *tensors;
+    const char *const *warnings;
+} OnnxPressReport;
+
+ONNXPRESS_API void onnxpress_report_free(OnnxPressReport *report); /* NULL is allowed */
+
+/* Makes `input` small and writes it to `output` (and a sidecar output.data when asked). `report` may
+ * be NULL. On failure no output exists and an older one is as it was. */
+ONNXPRESS_API OnnxPressStatus onnxpress_compress(const char *input, const char *output,
+                                                 const OnnxPressOptions *options,
+                                                 OnnxPressReport **report, OnnxPressError *error);
+
+/* Turns any of our forms back into ordinary float initializers. */
+ONNXPRESS_API OnnxPressStatus onnxpress_restore(const char *input, const char *output,
+                                                const OnnxPressOptions *options,
+                                                OnnxPressError *error);
+
+/* Tensors, sizes, op support: fills what a report can say without compressing (original_bytes,
+ * weights, tensors, warnings; `form` when the file is one of ours). */
+ONNXPRESS_API OnnxPressStatus onnxpress_inspect(const char *input, const OnnxPressOptions *options,
+                                                OnnxPressReport **report, OnnxPressError *error);
+
+/* Writes the importance of every weight to a .npz (initializer name -> float32 array of its shape),
+ * measured on all calibration samples. */
+ONNXPRESS_API OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
+                                                const OnnxPressOptions *options,
+                                                OnnxPressReport **report, OnnxPressError *error);
+
+/* Runs a model (one of our forms too) on options->calibration; accuracy with labels. */
+ONNXPRESS_API OnnxPressStatus onnxpress_evaluate(const char *input, const OnnxPressOptions *options,
+                                                 OnnxPressDistance *distance,
+                                                 OnnxPressError *error);
+
+/* Compares two models' answers on options->calibration. */
+ONNXPRESS_API OnnxPressStatus onnxpress_verify(const char *original, const char *small,
+                                               const OnnxPressOptions *options,
+                                               OnnxPressDistance *distance, OnnxPressError *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ops/support_internal.h"
+
+/* BatchNormalization at inference: y = (x - mean) * r * scale + bias with r = 1 / sqrt(var + eps),
+ * a channel (axis 1) at a time. Inputs are x, scale, bias, mean, var. */
+
+enum { X, SCALE, BIAS, MEAN, VARIANCE, INPUTS };
+
+typedef struct {
+    real epsilon;
+} NormParams;
+
+static int norm_read(OpNode *node, Arena *arena, Error *err)
+{
+    NormParams *params = arena_array(arena, 1, sizeof *params);
+    if (!params)
+        return error_memory(err, "a node's parameters");
+    params->epsilon = (real)attribute_float(node, "epsilon", 1e-5f);
+    if (attribute_int(node, "training_mode", 0))
+        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "training_mode is set");
+    if (!attribute_int(node, "spatial", 1))
+        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "spatial is 0");
+    node->params = params;
+    return ONNXPRESS_OK;
+}
+
+typedef struct {
+    int64_t samples, channels, size; /* size: elements of one sample's channel */
+} NormShape;
+
+static int norm_shape(const OpCall *call, NormShape *s)
+{
+    const Shape *x = &call->in[X]->shape;
+    if (x->rank < 1)
+        return op_error(call, ONNXPRESS_FORMAT, "the input is a scalar");
+    s->samples = x->dim[0];
+    s->channels = x->rank > 1 ? x->dim[1] : 1;
+    s->size = dims_product(x, 2, x->rank);
+    for (int k = SCALE; k < INPUTS; k++)
+        if (call->in[k]->count != s->channels)
+            return op_error(call, ONNXPRESS_FORMAT, "input %d has %lld elements for %lld channels",
+                            k, (long long)call->in[k]->count, (long long)s->channels);
+    return ONNXPRESS_OK;
+}
+
+static int norm_forward(const OpCall *call)
+{
+    const NormParams *params = call->node->params;
+    NormShape s;
+    int status = op_require(call, INPUTS);
+    for (int k = 0; !status && k < INPUTS; k++)
+        status = op_require_real(call, k);
+    for (int k = 1; !status && k < call->n_out; k++)
+        if (call->out[k])
+            status = op_error(call, ONNXPRESS_UNSUPPORTED, "an output of training is asked for");
+    if (!status)
+        status = norm_shape(call, &s);
+    if (!status)
+        status = op_output(call, 0, call->in[X]->dtype, &call->in[X]->shape);
+    if (status)
+        return status;
+    const real *x = call->in[X]->r;
+    real *y = call->out[0]->r;
+    for (int64_t row = 0; row < s.samples * s.channels; row++) {
+        int64_t c = row % s.channels;
+        real factor = call->in[SCALE]->r[c] / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon);
+        real shift = call->in[BIAS]->r[c] - call->in[MEAN]->r[c] * factor;
+        for (int64_t i = row * s.size; i < (row + 1) * s.size; i++)
+            y[i] = x[i] * factor + shift;
+    }
+    return ONNXPRESS_OK;
+}
+
+/* One row's (sample's channel's) gradient by each parameter: all follow from two sums. */
+static void row_gradients(const OpCall *call, const NormShape *s, int64_t row, real *out)
+{
+    const NormParams *params = call->node->params;
+    int64_t c = row % s->channels;
+    const real *x = call->in[X]->r + row * s->size, *d = call->d_out[0] + row * s->size;
+    real mean = call->in[MEAN]->r[c], scale = call->in[SCALE]->r[c];
+    real r = 1 / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon), sum = 0, sum_x = 0;
+#pragma omp simd reduction(+ : sum, sum_x)
+    for (int64_t i = 0; i < s->size; i++) {
+        sum += d[i];
+        sum_x += d[i] * (x[i] - mean);
+    }
+    out[SCALE] = sum_x * r;
+    out[BIAS] = sum;
+    out[MEAN] = -sum * scale * r;
+    out[VARIANCE] = sum_x * scale * r * r * r / -2;
+}
+
+static int norm_backward(const OpCall *call)
+{
+    const NormParams *params = call->node->params;
+    NormShape s;
+    int status = norm_shape(call, &s);
+    if (status || !call->d_out[0])
+        return status;
+    bool by_parameter = false;
+    for (int k = SCALE; k < INPUTS; k++)
+        by_parameter |= call->d_in[k] != NULL;
+    for (int64_t row = 0; row < s.samples * s.channels; row++) {
+        int64_t c = row % s.channels;
+        real gradient[INPUTS];
+        if (by_parameter)
+            row_gradients(call, &s, row, gradient);
+        for (int k = SCALE; k < INPUTS; k++)
+            if (call->d_in[k])
+                call->d_in[k][c] += gradient[k];
+        if (!call->d_in[X])
+            continue;
+        real factor = call->in[SCALE]->r[c] / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon);
+        for (int64_t i = row * s.size; i < (row + 1) * s.size; i++)
+            call->d_in[X][i] += call->d_out[0][i] * factor;
+    }
+    return ONNXPRESS_OK;
+}
+
+static int norm_square(const OpCall *call, int k, real *acc)
+{
+    NormShape s;
+    if (k == X)
+        return ONNXPRESS_UNSUPPORTED;
+    if (!acc || !call->d_out[0])
+        return ONNXPRESS_OK;
+    int status = norm_shape(call, &s);
+    for (int64_t row = 0; !status && row < s.samples * s.channels; row++) {
+        real gradient[INPUTS];
+        row_gradients(call, &s, row, gradient);
+        acc[row % s.channels] += gradient[k] * gradient[k];
+    }
+    return status;
+}
+
+static const OpRow rows[] = {
+    {"", "BatchNormalization", 7, OP_KEEP_INPUTS, norm_read, norm_forward, norm_backward,
+     norm_square},
+};
+
+const OpFamily op_family_normalization = {rows, sizeof rows / sizeof rows[0]};

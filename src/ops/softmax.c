@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Softmax and LogSoftmax. Before opset 13 the axes from `axis` on are one axis; since, it is one.
+ */
+#include "ops/support_internal.h"
+
+typedef struct {
+    int64_t axis;
+    bool flattens;
+} Softmax;
+
+typedef struct {
+    int64_t outer, n, inner; /* element k of a row is at k * inner */
+} Rows;
+
+static int read_softmax(OpNode *node, Arena *arena, Error *err)
+{
+    Softmax *softmax = arena_array(arena, 1, sizeof *softmax);
+    if (!softmax)
+        return error_memory(err, "a node's parameters");
+    softmax->flattens = node->opset < 13;
+    softmax->axis = attribute_int(node, "axis", softmax->flattens ? 1 : -1);
+    node->params = softmax;
+    return ONNXPRESS_OK;
+}
+
+static int softmax_rows(const OpCall *call, Rows *rows)
+{
+    const Softmax *softmax = call->node->params;
+    const Shape *shape = &call->in[0]->shape;
+    int axis = 0;
+    if (shape->rank == 0) {
+        *rows = (Rows){1, 1, 1};
+        return ONNXPRESS_OK;
+    }
+    if (softmax->flattens && softmax->axis == shape->rank) { /* rows of one element */
+        *rows = (Rows){call->in[0]->count, 1, 1};
+        return ONNXPRESS_OK;
+    }
+    int status = op_axis(call, softmax->axis, shape->rank, &axis);
+    if (status)
+        return status;
+    int last = softmax->flattens ? shape->rank : axis + 1;
+    *rows = (Rows){dims_product(shape, 0, axis), dims_product(shape, axis, last),
+                   dims_product(shape, last, shape->rank)};
+    return ONNXPRESS_OK;
+}
+
+static int softmax_start(const OpCall *call, Rows *rows)
+{
+    int status = op_require_real(call, 0);
+    if (status || (status = op_require(call, 1)) || (status = softmax_rows(call, rows)))
+        return status;
+    return op_output(call, 0, call->in[0]->dtype, &call->in[0]->shape);
+}
+
+static real row_maximum(const real *x, int64_t n, int64_t step)
+{
+    real most = x[0];
+    for (int64_t k = 1; k < n; k++)
+        if (x[k * step] > most)
+            most = x[k * step];
+    return most;
+}
+
+#define FOR_ROWS(rows, base)                                                                       \
+    for (int64_t row_ = 0, base = 0; row_ < (rows).outer * (rows).inner;                           \
+         row_++, base = row_ / (rows).inner * (rows).n * (rows).inner + row_ % (rows).inner)
+
+static int softmax_forward(const OpCall *call)
+{
+    Rows rows;
+    int status = softmax_start(call, &rows);
+    if (status || call->in[0]->count == 0)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *x = call->in[0]->r + base;
+        real *y = call->out[0]->r + base, most = row_maximum(x, rows.n, rows.inner);
+        double sum = 0;
+        for (int64_t k = 0; k < rows.n; k++)
+            sum += (double)(y[k * rows.inner] = REAL_EXP(x[k * rows.inner] - most));
+        for (int64_t k = 0; k < rows.n; k++)
+            y[k * rows.inner] = (real)((double)y[k * rows.inner] / sum);
+    }
+    return ONNXPRESS_OK;
+}
+
+static int softmax_backward(const OpCall *call)
+{
+    Rows rows;
+    if (!call->d_in[0] || !call->d_out[0] || call->in[0]->count == 0)
+        return ONNXPRESS_OK;
+    int status = softmax_rows(call, &rows);
+    if (status)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *y = call->out[0]->r + base, *d_y = call->d_out[0] + base;
+        real *d_x = call->d_in[0] + base;
+        double mean = 0;
+        for (int64_t k = 0; k < rows.n; k++)
+            mean += (double)y[k * rows.inner] * (double)d_y[k * rows.inner];
+        for (int64_t k = 0; k < rows.n; k++)
+            d_x[k * rows.inner] += y[k * rows.inner] * (d_y[k * rows.inner] - (real)mean);
+    }
+    return ONNXPRESS_OK;
+}
+
+static int log_softmax_forward(const OpCall *call)
+{
+    Rows rows;
+    int status = softmax_start(call, &rows);
+    if (status || call->in[0]->count == 0)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *x = call->in[0]->r + base;
+        real *y = call->out[0]->r + base, most = row_maximum(x, rows.n, rows.inner);
+        double sum = 0;
+        for (int64_t k = 0; k < rows.n; k++)
+            sum += (double)REAL_EXP(x[k * rows.inner] - most);
+        real log_sum = (real)log(sum);
+        for (int64_t k = 0; k < rows.n; k++)
+            y[k * rows.inner] = x[k * rows.inner] - most - log_sum;
+    }
+    return ONNXPRESS_OK;
+}
+
+static int log_softmax_backward(const OpCall *call)
+{
+    Rows rows;
+    if (!call->d_in[0] || !call->d_out[0] || call->in[0]->count == 0)
+        return ONNXPRESS_OK;
+    int status = softmax_rows(call, &rows);
+    if (status)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *y = call->out[0]->r + base, *d_y = call->d_out[0] + base;
+        real *d_x = call->d_in[0] + base;
+        double sum = 0;
+        for (int64_t k = 0; k < rows.n; k++)
+            sum += (double)d_y[k * rows.inner];
+        for (int64_t k = 0; k < rows.n; k++)
+            d_x[k * rows.inner] += d_y[k * rows.inner] - REAL_EXP(y[k * rows.inner]) * (real)sum;
+    }
+    return ONNXPRESS_OK;
+}
+
+static const OpRow table[] = {
+    {"", "Softmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = softmax_forward,
+     .backward = softmax_backward},
+    {"", "LogSoftmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = log_softmax_forward,
+     .backward = log_softmax_backward},
+};
+
+const OpFamily op_family_softmax = {table, sizeof table / sizeof table[0]};

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ops/support_internal.h"
+
+#include <string.h>
+
+int op_require(const OpCall *call, int needed)
+{
+    for (int k = 0; k < needed; k++)
+        if (!op_in(call, k))
+            return op_error(call, ONNXPRESS_FORMAT, "input %d is missing", k);
+    if (call->n_out < 1 || !call->out[0])
+        return op_error(call, ONNXPRESS_FORMAT, "the node has no output");
+    return ONNXPRESS_OK;
+}
+
+static int require_type(const OpCall *call, int k, bool fits, const char *expected)
+{
+    if (fits)
+        return ONNXPRESS_OK;
+    return op_error(call, ONNXPRESS_UNSUPPORTED, "input %d is of %s, where %s is handled", k,
+                    dtype_name(call->in[k]->dtype), expected);
+}
+
+int op_require_real(const OpCall *call, int k)
+{
+    if (!op_in(call, k))
+        return op_error(call, ONNXPRESS_FORMAT, "input %d is missing", k);
+    return require_type(call, k, dtype_is_real(call->in[k]->dtype), "a floating type");
+}
+
+int op_require_integer(const OpCall *call, int k)
+{
+    if (!op_in(call, k))
+        return op_error(call, ONNXPRESS_FORMAT, "input %d is missing", k);
+    return require_type(call, k, dtype_is_integer(call->in[k]->dtype), "an integer type");
+}
+
+int op_require_alike(const OpCall *call, int a, int b)
+{
+    if (dtype_is_real(call->in[a]->dtype) == dtype_is_real(call->in[b]->dtype))
+        return ONNXPRESS_OK;
+    return op_error(call, ONNXPRESS_FORMAT, "inputs %d and %d are of %s and %s", a, b,
+                    dtype_name(call->in[a]->dtype), dtype_name(call->in[b]->dtype));
+}
+
+int op_list(const OpCall *call, int k, int limit, const int64_t **values, int *n)
+{
+    int status = op_require_integer(call, k);
+    if (status)
+        return status;
+    const Value *list = call->in[k];
+    if (list->shape.rank > 1 || list->count > limit)
+        return op_error(call, ONNXPRESS_FORMAT,
+                        "input %d must be a list of at most %d numbers, it has rank %d and %lld", k,
+                        limit, list->shape.rank, (long long)list->count);
+    *values = list->i;
+    *n = (int)list->count;
+    return ONNXPRESS_OK;
+}
+
+int op_axis(const OpCall *call, int64_t axis, int rank, int *normal)
+{
+    *normal = shape_axis(axis, rank);
+    if (*normal < 0)
+        return op_error(call, ONNXPRESS_FORMAT, "axis %lld does not exist at rank %d",
+                        (long long)axis, rank);
+    return ONNXPRESS_OK;
+}
+
+int op_mark_axes(const OpCall *call, const int64_t *axes, int n, int rank, bool *marked)
+{
+    memset(marked, 0, TENSOR_MAX_RANK * sizeof *marked);
+    for (int k = 0; k < n; k++) {
+        int axis, status = op_axis(call, axes[k], rank, &axis);
+        if (status)
+            return status;
+        if (marked[axis])
+            return op_error(call, ONNXPRESS_FORMAT, "axis %d is named twice", axis);
+        marked[axis] = true;
+    }
+    return ONNXPRESS_OK;
+}
+
+int64_t integer_wrap(int dtype, int64_t value)
+{
+    switch (dtype) {
+    case DTYPE_BOOL:
+        return value != 0;
+    case DTYPE_INT8:
+        return (int8_t)value;
+    case DTYPE_UINT8:
+        return (uint8_t)value;
+    case DTYPE_INT16:
+        return (int16_t)value;
+    case DTYPE_UINT16:
+        return (uint16_t)value;
+    case DTYPE_INT32:
+        return (int32_t)value;
+    case DTYPE_UINT32:
+        return (uint32_t)value;
+    default:
+        return value;
+    }
+}
+
+#define MOVE(type)                                                                                 \
+    do {                                                                                           \
+        const type *source = (const type *)from + walk.offset[1];                                  \
+        type *target = (type *)to + walk.offset[0];                                                \
+        for (int64_t j = 0; j < walk.inner; j++)                                                   \
+            target[j * walk.step[0]] = source[j * walk.step[1]];                                   \
+    } while (0)
+
+void move_strided(int dtype, const Shape *shape, void *to, const int64_t *to_stride,
+                  const void *from, const int64_t *from_stride)
+{
+    size_t element = dtype_is_real(dtype) ? sizeof(real) : sizeof(int64_t);
+    Walk walk;
+    if (!walk_start(&walk, shape, 2, (const int64_t *const[]){to_stride, from_stride}))
+        return;
+    bool dense = walk.step[0] == 1 && walk.step[1] == 1;
+    do {
+        if (dense)
+            memcpy((char *)to + (size_t)walk.offset[0] * element,
+                   (const char *)from + (size_t)walk.offset[1] * element,
+                   (size_t)walk.inner * element);
+        else if (dtype_is_real(dtype))
+            MOVE(real);
+        else
+            MOVE(int64_t);
+    } while (walk_next(&walk));
+}
+
+void add_strided(const Shape *shape, real *to, const int64_t *to_stride, const real *from,
+                 const int64_t *from_stride)
+{
+    Walk walk;
+    if (!walk_start(&walk, shape, 2, (const int64_t *const[]){to_stride, from_stride}))
+        return;
+    do {
+        real *target = to + walk.offset[0];
+        const real *source = from + walk.offset[1];
+        if (walk.step[0] == 1 && walk.step[1] == 1) {
+            add_dense(walk.inner, target, source);
+        } else if (walk.step[0] == 0) {
+            real sum = 0;
+            for (int64_t j = 0; j < walk.inner; j++)
+                sum += source[j * walk.step[1]];
+            *target += sum;
+        } else {
+            for (int64_t j = 0; j < walk.inner; j++)
+                target[j * walk.step[0]] += source[j * walk.step[1]];
+        }
+    } while (walk_next(&walk));
+}
+
+void add_dense(int64_t n, real *to, const real *from)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+int64_t dims_product(const Shape *shape, int first, int last)
+{
+    uint64_t product = 1;
+    for (int a = first; a < last; a++)
+        product *= (uint64_t)shape->dim[a];
+    return (int64_t)product;
+}

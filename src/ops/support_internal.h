@@ -1,0 +1,61 @@
+/* What kernels of several families need: checks of inputs, typed copies, strided moves.
+ *
+ * Checks leave their message through op_error; moves cannot fail. All strides are in elements.
+ */
+#ifndef ONNXPRESS_OPS_SUPPORT_INTERNAL_H
+#define ONNXPRESS_OPS_SUPPORT_INTERNAL_H
+
+#include "ops/ops.h"
+#include "ops/walk.h"
+
+/* Input k, NULL when it is omitted or beyond the node's list. */
+static inline Value *op_in(const OpCall *call, int k)
+{
+    return k < call->n_in ? call->in[k] : NULL;
+}
+
+/* The gradient wanted at input k; NULL: none. */
+static inline real *op_d_in(const OpCall *call, int k)
+{
+    return k < call->n_in ? call->d_in[k] : NULL;
+}
+
+static inline size_t value_element(const Value *value)
+{
+    return dtype_is_real(value->dtype) ? sizeof(real) : sizeof(int64_t);
+}
+
+static inline void *value_data(const Value *value)
+{
+    return dtype_is_real(value->dtype) ? (void *)value->r : (void *)value->i;
+}
+
+/* A forward of one output starts with this: inputs 0..needed-1 are there, output 0 is asked for. */
+int op_require(const OpCall *call, int needed);
+/* Input k is there and holds reals, or integers and bools. */
+int op_require_real(const OpCall *call, int k);
+int op_require_integer(const OpCall *call, int k);
+/* Inputs a and b hold numbers of the same kind. */
+int op_require_alike(const OpCall *call, int a, int b);
+/* Input k as a list of int64 (rank 0 or 1, at most `limit` of them). */
+int op_list(const OpCall *call, int k, int limit, const int64_t **values, int *n);
+/* Marks the axes named in a list, negatives counted from the end; refuses repeats. */
+int op_mark_axes(const OpCall *call, const int64_t *axes, int n, int rank, bool *marked);
+/* One axis, refused when out of range. */
+int op_axis(const OpCall *call, int64_t axis, int rank, int *normal);
+/* An error for a read function, which has no call yet. */
+#define read_error(node, err, code, ...)                                                           \
+    op_error(&(OpCall){.node = (node), .err = (err)}, (code), __VA_ARGS__)
+
+/* What an integer type keeps of a 64-bit result. */
+int64_t integer_wrap(int dtype, int64_t value);
+
+void move_strided(int dtype, const Shape *shape, void *to, const int64_t *to_stride,
+                  const void *from, const int64_t *from_stride);
+void add_strided(const Shape *shape, real *to, const int64_t *to_stride, const real *from,
+                 const int64_t *from_stride);
+void add_dense(int64_t n, real *to, const real *from);
+/* Product of dims [first, last). Of a shape without elements it may wrap: don't use it then. */
+int64_t dims_product(const Shape *shape, int first, int last);
+
+#endif

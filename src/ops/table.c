@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ops/ops.h"
+
+#include <string.h>
+
+static const OpFamily *const families[] = {
+    &op_family_conv,        &op_family_gemm,    &op_family_pool,   &op_family_normalization,
+    &op_family_elementwise, &op_family_nary,    &op_family_logic,  &op_family_activation,
+    &op_family_cast,        &op_family_softmax, &op_family_reduce, &op_family_shape,
+    &op_family_move,        &op_family_pad,     &op_family_index,  &op_family_constant,
+};
+#define FAMILIES (sizeof families / sizeof families[0])
+
+const OpRow *op_find(const char *domain, const char *type, int64_t opset)
+{
+    const OpRow *found = NULL;
+    for (size_t f = 0; f < FAMILIES; f++)
+        for (size_t k = 0; k < families[f]->count; k++) {
+            const OpRow *row = &families[f]->rows[k];
+            if (row->since <= opset && (!found || row->since > found->since) &&
+                strcmp(row->type, type) == 0 && strcmp(row->domain, domain) == 0)
+                found = row;
+        }
+    return found;
+}
+
+const OpRow *op_row(size_t index, size_t *count)
+{
+    const OpRow *row = NULL;
+    size_t n = 0;
+    for (size_t f = 0; f < FAMILIES; n += families[f++]->count)
+        if (index >= n && index - n < families[f]->count)
+            row = &families[f]->rows[index - n];
+    if (count)
+        *count = n;
+    return row;
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/choose.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "entropy/entropy.h"
+
+/* Default goal: answers that nobody can tell apart in use, and a distance that is small beside the
+ * model's own doubt. The floor keeps a model that is always sure of itself from asking for the
+ * impossible. Nats. */
+#define DEFAULT_KL 0.005
+#define DEFAULT_ENTROPY_SHARE 0.1
+#define DEFAULT_KL_FLOOR 1e-5
+/* Standard errors above the mean: one side, 95 %. */
+#define CONFIDENCE 1.645
+/* For plain values: share of the output's variance. */
+#define DEFAULT_ERROR 0.01
+/* Without data: a step of this many root mean squares of each tensor is some 30 dB. */
+#define CAUTIOUS_STEP 0.1
+
+/* The finest grid tried has this many cells over the largest weight. */
+#define FINEST_CELLS 30000.0
+#define SEARCH_STEPS 13
+#define MOST_CENTRES 1024.0
+
+/* ---- the goal ---- */
+
+static double kl_limit(const OnnxPressOptions *options, const Answers *answers, int output,
+                       OutputKind kind)
+{
+    if (options->goal == ONNXPRESS_GOAL_MAX_KL)
+        return options->goal_value;
+    double entropy = answers_entropy(answers, output, kind);
+    return fmin(DEFAULT_KL, fmax(DEFAULT_ENTROPY_SHARE * entropy, DEFAULT_KL_FLOOR));
+}
+
+static double error_limit(const OnnxPressOptions *options)
+{
+    return options->goal == ONNXPRESS_GOAL_MAX_ERROR ? options->goal_value : DEFAULT_ERROR;
+}
+
+static bool goal_is_size(OnnxPressGoal goal)
+{
+    return goal == ONNXPRESS_GOAL_RATIO || goal == ONNXPRESS_GOAL_BITS;
+}
+
+const char *goal_text(Session *session, const Answers *answers)
+{
+    const OnnxPressOptions *options = session->options;
+    Arena *arena = session->arena;
+    const char *text = "a cautious step, nothing measured";
+    switch (options->goal) {
+    case ONNXPRESS_GOAL_RATIO:
+        return arena_printf(arena, "ratio >= %g", options->goal_value);
+    case ONNXPRESS_GOAL_BITS:
+        return arena_printf(arena, "bits a weight <= %g", options->goal_value);
+    case ONNXPRESS_GOAL_STEP:
+        return arena_printf(arena, "step or centres = %g", options->goal_value);
+    case ONNXPRESS_GOAL_MAX_DROP:
+        return arena_printf(arena, "top-1 drop <= %g points", options->goal_value);
+    default:
+        break;
+    }
+    for (int o = 0; answers && o < program_outputs(session->program); o++) {
+        const char *sep = o ? ", " : "", *before = o ? text : "";
+        if (session->kind[o] == OUTPUT_VALUES)
+            text = arena_printf(arena, "%s%serror <= %g", before, sep, error_limit(options));
+        else
+            text = arena_printf(arena, "%s%sKL <= %.4g", before, sep,
+                                kl_limit(options, answers, o, session->kind[o]));
+        if (!text)
+            return "";
+    }
+    return text;
+}
+
+OnnxPressMethod choose_method(const Session *session, const ChooseInput *input)
+{
+    OnnxPressMethod method = session->options->method;
+    return method == ONNXPRESS_METHOD_COMPENSATED && !input->matrix ? ONNXPRESS_METHOD_UNIFORM
+                                                                    : method;
+}
+
+/* ---- one candidate ---- */
+
+typedef struct {
+    Session *session;
+    const Selection *selection;
+    const ChooseInput *input;
+    QuantizeScope scope;
+    float *relative;
+    KMeansOrder *order; /* k-means only */
+    float *reconstruction;
+    const real **weights; /* per program weight */
+    Choice best;          /* the last that met the goal */
+    Choice nearest;       /* the finest that did not, for the message (numbers only) */
+    int evaluations;
+} Search;
+
+void choice_free(Choice *choice)
+{
+    arena_destroy(choice->arena);
+    free(choice->distance);
+    memset(choice, 0, sizeof *choice);
+}
+
+static int estimate_bytes(Search *s, Choice *choice)
+{
+    const QuantizeInput *in = &s->selection->input;
+    uint64_t total = s->input->base_bytes + 4 * (uint64_t)choice->quantized.levels;
+    uint64_t n = in->offset[in->n_tensors];
+    for (uint64_t first = 0, count, bytes; first < n; first += count) {
+        count = rewrite_block(n, first);
+        int tuple, limit;
+        Arena *scratch = arena_create();
+        if (!scratch)
+            return error_memory(s->session->err, "the size estimate");
+        int rc = wavelet_choose(choice->quantized.symbol + first, count, choice->quantized.levels,
+                                scratch, &tuple, &limit, &bytes, s->session->err);
+        arena_destroy(scratch);
+        if (rc)
+            return rc;
+        total += bytes;
+    }
+    choice->bytes = (uint64_t)((double)total * s->input->size_correction);
+    return ONNXPRESS_OK;
+}
+
+static int quantize_at(Search *s, double x, Choice *choice)
+{
+    const OnnxPressOptions *options = s->session->options;
+    const QuantizeInput *in = &s->selection->input;
+    memset(choice, 0, sizeof *choice);
+    choice->x = x;
+    choice->scope = s->scope;
+    choice->arena = arena_create();
+    if (!choice->arena)
+        return error_memory(s->session->err, "the quantization");
+    OnnxPressMethod method = choose_method(s->session, s->input);
+    if (method == ONNXPRESS_METHOD_KMEANS)
+        return quantize_kmeans(in, s->order, (int)lround(x), s->scope, choice->arena,
+                               &choice->quantized, s->session->err);
+    if (method == ONNXPRESS_METHOD_COMPENSATED)
+        return quantize_compensated(in, s->input->matrix, (float)x, s->relative, s->scope,
+                                    s->session->threads, choice->arena, &choice->quantized,
+                                    s->session->err);
+    return quantize_uniform(in, (float)x, s->relative, s->scope, !options->unweighted,
+                            choice->arena, &choice->quantized, s->session->err);
+}
+
+static int measure_answers(Search *s, Choice *choice)
+{
+    Session *session = s->session;
+    const QuantizeInput *in = &s->selection->input;
+    if (!s->input->answers)
+        return ONNXPRESS_OK;
+    size_t n_outputs = (size_t)program_outputs(session->program);
+    choice->distance = calloc(n_outputs + 1, sizeof *choice->distance);
+    if (!choice->distance)
+        return error_memory(session->err, "a measurement");
+    quantize_reconstruct(in, &choice->quantized, s->reconstruction);
+    EvaluateOptions evaluate = session_evaluate_options(session, NULL);
+    choice->measured = true;
+    return answers_compare(s->input->answers, session->program, s->input->data->feed, s->weights,
+                           session->kind, &evaluate, s->input->label, choice->distance,
+                           choice->score, session->err);
+}
+
+/* The mean over rows; for the default goal the upper end of what it may be, given how few rows were
+ * seen: a goal just met on some hundred samples would be missed on others half of the time. */
+static double mean_kl(const OnnxPressOptions *options, const Distance *d)
+{
+    double n = (double)d->rows, mean = d->kl / n;
+    if (options->goal != ONNXPRESS_GOAL_DEFAULT || d->rows < 2)
+        return mean;
+    double variance = fmax(0, d->kl2 / n - mean * mean) / (n - 1);
+    return mean + CONFIDENCE * sqrt(variance);
+}
+
+static bool answers_meet(const Search *s, const Choice *choice)
+{
+    const Session *session = s->session;
+    const OnnxPressOptions *options = session->options;
+    if (options->goal == ONNXPRESS_GOAL_MAX_DROP)
+        return 100.0 * (double)(choice->score[0].correct - choice->score[1].correct) <=
+               options->goal_value * (double)choice->score[0].samples;
+    for (int o = 0; o < program_outputs(session->program); o++) {
+        const Distance *d = &choice->distance[o];
+        if (session->kind[o] == OUTPUT_VALUES) {
+            double error = d->elements ? d->squared / (double)d->elements : 0;
+            if (!(error <= error_limit(options) * session->variance[o]))
+                return false;
+        } else if (d->rows && !(mean_kl(options, d) <=
+                                kl_limit(options, s->input->answers, o, session->kind[o]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool sizes_meet(const Search *s, const Choice *choice)
+{
+    const OnnxPressOptions *options = s->session->options;
+    double bytes = (double)choice->bytes;
+    if (options->goal == ONNXPRESS_GOAL_RATIO)
+        return (double)s->input->original_bytes >= options->goal_value * bytes;
+    return 8.0 * bytes <= options->goal_value * (double)s->selection->total_elements;
+}
+
+/* The search goes over y: y = step or 1/centres for goals on answers (the largest that meets is the
+ * smallest file), its inverse for goals on size (the largest that meets is the most exact). */
+static double x_of_y(const Search *s, double y)
+{
+    bool kmeans = s->session->options->method == ONNXPRESS_METHOD_KMEANS;
+    return kmeans != goal_is_size(s->session->options->goal) ? 1 / y : y;
+}
+
+static int try_at(void *context, double y, bool *meets, Error *err)
+{
+    (void)err; /* the session's, which all callees use */
+    Search *s = context;
+    Choice choice;
+    bool size = goal_is_size(s->session->options->goal);
+    int rc = session_progress(s->session, "search", fmin(1.0, s->evaluations++ / 16.0));
+    if (rc)
+        return rc;
+    rc = quantize_at(s, x_of_y(s, y), &choice);
+    if (!rc)
+        rc = size ? estimate_bytes(s, &choice) : measure_answers(s, &choice);
+    if (rc) {
+        choice_free(&choice);
+        return rc;
+    }
+    *meets = size ? sizes_meet(s, &choice) : answers_meet(s, &choice);
+    Choice *keep = *meets ? &s->best : &s->nearest;
+    choice_free(keep);
+    *keep = choice;
+    return ONNXPRESS_OK;
+}
+
+/* ---- the search ---- */
+
+static double largest_cell(const Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    double largest = 0;
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            largest = fmax(largest, fabs((double)in->w[i]) / (double)s->relative[t]);
+    return largest > 0 ? largest : 1;
+}
+
+/* The step that is CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
+static double cautious_step(const Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    double step = DBL_MAX;
+    for (size_t t = 0; t < in->n_tensors; t++) {
+        double sum = 0;
+        size_t n = in->offset[t + 1] - in->offset[t];
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            sum += (double)in->w[i] * (double)in->w[i];
+        if (sum > 0)
+            step = fmin(step, CAUTIOUS_STEP * sqrt(sum / (double)n) / (double)s->relative[t]);
+    }
+    return step == DBL_MAX ? 1 : step;
+}
+
+static int unreachable(Search *s)
+{
+    Session *session = s->session;
+    if (goal_is_size(session->options->goal))
+        return error_set(session->err, ONNXPRESS_GOAL,
+                         "%s: the goal (%s) cannot be reached: the coarsest grid still takes %llu "
+                         "bytes",
+                         session->model->path, goal_text(session, s->input->answers),
+                         (unsigned long long)s->nearest.bytes);
+    OnnxPressDistance d;
+    session_distance(session, s->nearest.distance, 0, &d);
+    return error_set(session->err, ONNXPRESS_GOAL,
+                     "%s: the goal (%s) cannot be reached: the finest grid tried gives KL %.3g, "
+                     "relative error %.3g, largest difference %.3g",
+                     session->model->path, goal_text(session, s->input->answers), d.kl,
+                     d.relative_error, d.max_error);
+}
+
+static int search_scope(Search *s)
+{
+    Session *session = s->session;
+    const OnnxPressOptions *options = session->options;
+    const QuantizeInput *in = &s->selection->input;
+    bool kmeans = options->method == ONNXPRESS_METHOD_KMEANS;
+    int rc = quantize_relative_steps(in, s->scope, s->relative, session->err);
+    /* What compensation takes up of a tensor's error lets its step grow. */
+    if (s->scope == QUANTIZE_SCOPE_TENSOR && s->input->matrix)
+        for (size_t t = 0; t < in->n_tensors; t++)
+            s->relative[t] = (float)((double)s->relative[t] / sqrt(s->input->matrix[t].effect));
+    if (!rc && kmeans)
+        rc = quantize_kmeans_order(in, s->relative, !options->unweighted, &s->order, session->err);
+    if (rc)
+        return rc;
+
+    bool fixed = options->goal == ONNXPRESS_GOAL_STEP;
+    if (fixed || !s->input->answers) {
+        double x = fixed ? options->goal_value : kmeans ? 64 : cautious_step(s);
+        if (!goal_is_size(options->goal)) {
+            rc = quantize_at(s, x, &s->best);
+            return rc ? rc : measure_answers(s, &s->best);
+        }
+    }
+    double low, high, best;
+    if (kmeans) {
+        low = goal_is_size(options->goal) ? 2 : 1 / MOST_CENTRES;
+        high = goal_is_size(options->goal) ? MOST_CENTRES : 0.5;
+    } else {
+        double largest = 2 * largest_cell(s);
+        low = goal_is_size(options->goal) ? 1 / largest : largest / FINEST_CELLS;
+        high = goal_is_size(options->goal) ? FINEST_CELLS / largest : largest;
+    }
+    rc = quantize_search(low, high, SEARCH_STEPS, try_at, s, &best, session->err);
+    if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
+        return unreachable(s);
+    if (!rc && goal_is_size(options->goal))
+        rc = measure_answers(s, &s->best);
+    return rc;
+}
+
+int choose_quantization(Session *session, const Selection *selection, const ChooseInput *input,
+                        Choice *choice)
+{
+    const OnnxPressOptions *options = session->options;
+    const QuantizeInput *in = &selection->input;
+    memset(choice, 0, sizeof *choice);
+    Search s = {.session = session, .selection = selection, .input = input};
+    s.relative = arena_array(session->arena, in->n_tensors, sizeof *s.relative);
+    s.reconstruction = arena_array(session->arena, in->offset[in->n_tensors], sizeof(float));
+    s.weights = arena_array(session->arena, (size_t)selection->n_weights, sizeof *s.weights);
+    if (!s.relative || !s.reconstruction || !s.weights)
+        return error_memory(session->err, "the search");
+    for (int t = 0; t < selection->n_coded; t++)
+        s.weights[selection->weight[t]] = s.reconstruction + in->offset[t];
+
+    int rc = ONNXPRESS_OK;
+    for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
+        /* A step for all tensors makes no sense without data, unless it is asked for. */
+        bool wanted =
+            options->scope == ONNXPRESS_SCOPE_AUTO
+                ? input->answers || scope == QUANTIZE_SCOPE_TENSOR
+                : (scope == QUANTIZE_SCOPE_TENSOR) == (options->scope == ONNXPRESS_SCOPE_TENSOR);
+        if (!wanted)
+            continue;
+        s.scope = (QuantizeScope)scope;
+        s.evaluations = 0;
+        rc = search_scope(&s);
+        quantize_kmeans_order_free(s.order);
+        s.order = NULL;
+        if (!rc)
+            rc = estimate_bytes(&s, &s.best);
+        /* A goal on size is met by all: the one whose answers are nearest wins. */
+        bool better = !choice->arena || (goal_is_size(options->goal) && choice->measured
+                                             ? s.best.distance[0].kl < choice->distance[0].kl
+                                             : s.best.bytes < choice->bytes);
+        if (!rc && better) {
+            choice_free(choice);
+            *choice = s.best;
+            memset(&s.best, 0, sizeof s.best);
+        }
+        choice_free(&s.best);
+        choice_free(&s.nearest);
+    }
+    if (rc)
+        choice_free(choice);
+    return rc;
+}

@@ -1,0 +1,44 @@
+/* Choose: the quantization with the fewest bytes that meets the goal.
+ *
+ * For each scope asked for, the step (method uniform) or the number of centres (k-means) is searched;
+ * goals on answers are measured by running the model with the rounded weights on samples that the
+ * importance did not see. The Choice owns its arrays (choice_free). Errors: ONNXPRESS_GOAL when
+ * nothing reaches the goal, with the nearest that was found; the executor's.
+ */
+#ifndef ONNXPRESS_PIPELINE_CHOOSE_H
+#define ONNXPRESS_PIPELINE_CHOOSE_H
+
+#include "pipeline/select.h"
+
+typedef struct {
+    Arena *arena;       /* owns what `quantized` points to */
+    Quantized quantized;
+    QuantizeScope scope;
+    double x;           /* step, or number of centres */
+    uint64_t bytes;     /* estimate of the whole result */
+    bool measured;
+    Distance *distance; /* per output, when measured */
+    Score score[2];     /* when there are labels */
+} Choice;
+
+typedef struct {
+    const Data *data;         /* NULL: nothing can be measured */
+    const Answers *answers;
+    const int64_t *label;     /* per sample of data, or NULL */
+    uint64_t original_bytes;
+    uint64_t base_bytes;      /* of the result without streams, codebook and tables */
+    const QuantizeMatrix *matrix; /* per coded tensor, for error compensation; NULL: none */
+    double size_correction;   /* real bytes / estimated bytes, from an earlier round; 1 at first */
+} ChooseInput;
+
+int choose_quantization(Session *session, const Selection *selection, const ChooseInput *input,
+                        Choice *choice);
+void choice_free(Choice *choice);
+
+/* The method that is run: compensation needs the layers' inputs. */
+OnnxPressMethod choose_method(const Session *session, const ChooseInput *input);
+
+/* Text for the report, such as "KL <= 0.001 nats". */
+const char *goal_text(Session *session, const Answers *answers);
+
+#endif

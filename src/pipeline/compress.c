@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Compress, on one page: the stages in the order in which the data passes through them. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "importance/importance.h"
+#include "pipeline/measure.h"
+#include "pipeline/report.h"
+
+/* Weights up to which a load decodes fast enough for form function (some 5 s). */
+#define FUNCTION_WEIGHTS 30000000
+/* Every so many calibration samples are kept from the importance, to measure the goal on. */
+#define HELD_OUT 5
+/* Rounds of a goal on size: each corrects the estimate by the bytes really written. */
+#define SIZE_ROUNDS 4
+#define SIZE_TOLERANCE 0.002
+
+typedef struct {
+    Session session;
+    Data calibration, validation;
+    bool separate; /* validation has its own data */
+    int64_t *importance_sample, *goal_sample;
+    int64_t n_importance, n_goal;
+    int64_t *label;
+    Answers *answers;
+    float **h;
+    const char *source; /* of the importance, for the report */
+    Selection selection;
+    QuantizeMatrix *matrix; /* NULL: no error compensation */
+    OnnxPressMethod method;
+    Choice choice;
+    RewriteForm form;
+    RewriteSizes sizes;
+} Compression;
+
+static void compression_close(Compression *c)
+{
+    choice_free(&c->choice);
+    answers_free(c->answers);
+    if (c->separate)
+        data_close(&c->validation);
+    data_close(&c->calibration);
+    session_close(&c->session);
+}
+
+/* ---- options ---- */
+
+static int check_options(const OnnxPressOptions *options, Error *err)
+{
+    double v = options->goal_value;
+    bool data = options->calibration != NULL;
+    switch (options->goal) {
+    case ONNXPRESS_GOAL_DEFAULT:
+        break;
+    case ONNXPRESS_GOAL_RATIO:
+        if (!(v > 1) || !isfinite(v))
+            return error_set(err, ONNXPRESS_USAGE, "--ratio %g: expected a number above 1", v);
+        break;
+    case ONNXPRESS_GOAL_BITS:
+        if (!(v > 0) || v > 32)
+            return error_set(err, ONNXPRESS_USAGE,
+                             "--bits %g: expected bits a weight, above 0 and at most 32", v);
+        break;
+    default:
+        if (!(v > 0) || !isfinite(v))
+            return error_set(err, ONNXPRESS_USAGE, "the goal's value %g: expected a number above 0",
+                             v);
+        if (options->goal == ONNXPRESS_GOAL_STEP)
+            break;
+        if (!data)
+            return error_set(err, ONNXPRESS_USAGE,
+                             "a goal on the model's answers needs samples: give --calib DATA");
+        if (options->goal == ONNXPRESS_GOAL_MAX_DROP && !options->labels)
+            return error_set(err, ONNXPRESS_USAGE, "--max-drop needs --labels LABELS.npy");
+    }
+    if (options->method == ONNXPRESS_METHOD_KMEANS && options->goal == ONNXPRESS_GOAL_STEP &&
+        (v < 2 || v > 65535 || v != floor(v)))
+        return error_set(err, ONNXPRESS_USAGE,
+                         "%g centres: expected a whole number from 2 to 65535", v);
+    if ((options->validation || options->labels) && !data)
+        return error_set(err, ONNXPRESS_USAGE, "--validate and --labels need --calib DATA too");
+    return ONNXPRESS_OK;
+}
+
+/* ---- data ---- */
+
+/* Splits the calibration samples, or takes the goal's from the validation data. */
+static int split_samples(Compression *c)
+{
+    Session *s = &c->session;
+    int64_t n = c->calibration.samples, m = c->validation.samples;
+    c->importance_sample = arena_array(s->arena, (size_t)n, sizeof(int64_t));
+    c->goal_sample = arena_array(s->arena, (size_t)(n > m ? n : m), sizeof(int64_t));
+    if (!c->importance_sample || !c->goal_sample)
+        return error_memory(s->err, "the samples");
+    if (c->separate) {
+        for (int64_t i = 0; i < n; i++)
+            c->importance_sample[c->n_importance++] = i;
+        for (int64_t i = 0; i < m; i++)
+            c->goal_sample[c->n_goal++] = i;
+        return ONNXPRESS_OK;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (i % HELD_OUT == HELD_OUT - 1)
+            c->goal_sample[c->n_goal++] = i;
+        else
+            c->importance_sample[c->n_importance++] = i;
+    }
+    if (c->n_goal == 0) {
+        memcpy(c->goal_sample, c->importance_sample, (size_t)n * sizeof(int64_t));
+        c->n_goal = n;
+        return session_warn(s,
+                            "only %lld samples: the goal is measured on those that the importance "
+                            "saw; give %d or more",
+                            (long long)n, HELD_OUT);
+    }
+    return ONNXPRESS_OK;
+}
+
+static int open_data(Compression *c)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    if (!options->calibration)
+        return session_warn(s, "no calibration data: importance from the weights alone, a cautious "
+                               "step, nothing measured; give --calib DATA for a smaller file");
+    const char *unsupported = program_unsupported(s->program);
+    if (unsupported)
+        return session_warn(s,
+                            "%s has no forward rule here, so the model cannot be run: importance "
+                            "from the weights alone, nothing measured",
+                            unsupported);
+    int rc = session_data(s, options->calibration, &c->calibration);
+    if (rc)
+        return rc;
+    c->separate = options->validation != NULL;
+    if (c->separate)
+        rc = session_data(s, options->validation, &c->validation);
+    else
+        c->validation = c->calibration;
+    if (!rc)
+        rc = session_labels(s, options->labels, &c->validation, &c->label);
+    if (!rc)
+        rc = split_samples(c);
+    if (rc)
+        return rc;
+    EvaluateOptions evaluate = session_evaluate_options(s, "original");
+    rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
+                        &c->answers, s->err);
+    return rc ? rc : session_kinds(s, c->answers);
+}
+
+/* ---- stages ---- */
+
+static int find_importance(Compression *c)
+{
+    Session *s = &c->session;
+    size_t n = (size_t)program_weights(s->program);
+    c->h = arena_array(s->arena, n + 1, sizeof *c->h);
+    if (!c->h)
+        return error_memory(s->err, "the importance");
+    if (s->options->hessian) {
+        c->source = "importance from a file";
+        return hessian_read(s, s->options->hessian, c->h);
+    }
+    if (!c->answers || s->options->importance == ONNXPRESS_IMPORTANCE_NONE) {
+        c->source = "importance from its size";
+        return importance_from_weights(s->program, s->arena, c->h, s->err);
+    }
+    c->source = "gauss-newton";
+    return measure_importance(s, c->calibration.feed, c->importance_sample, c->n_importance, c->h);
+}
+
+static int find_layers(Compression *c)
+{
+    Session *s = &c->session;
+    if (s->options->method != ONNXPRESS_METHOD_COMPENSATED || !c->answers)
+        return ONNXPRESS_OK;
+    return measure_layers(s, c->calibration.feed, c->importance_sample, c->n_importance,
+                          &c->selection, &c->matrix);
+}
+
+static RewriteForm choose_form(const Session *s, const Selection *selection)
+{
+    switch (s->options->form) {
+    case ONNXPRESS_FORM_FUNCTION:
+        return FORM_FUNCTION;
+    case ONNXPRESS_FORM_INLINED:
+        return FORM_INLINED;
+    case ONNXPRESS_FORM_LOOKUP:
+        return FORM_LOOKUP;
+    case ONNXPRESS_FORM_PLAIN:
+        return FORM_PLAIN;
+    default:
+        /* The decoder needs CumSum, of opset 11. */
+        return selection->total_elements > FUNCTION_WEIGHTS || s->model->opset < 11 ? FORM_LOOKUP
+                                                                                    : FORM_FUNCTION;
+    }
+}
+
+static const char *const form_names[] = {[FORM_FUNCTION] = "function",
+                                         [FORM_INLINED] = "inlined",
+                                         [FORM_LOOKUP] = "lookup",
+                                         [FORM_PLAIN] = "plain"};
+
+static const char *const method_names[] = {[ONNXPRESS_METHOD_COMPENSATED] = "compensated",
+                                           [ONNXPRESS_METHOD_UNIFORM] = "uniform",
+                                           [ONNXPRESS_METHOD_KMEANS] = "kmeans"};
+
+static const char *note_text(Compression *c)
+{
+    Session *s = &c->session;
+    return arena_printf(s->arena,
+                        "\"version\":\"%s\",\"source\":\"%s\",\"method\":\"%s\",\"scope\":\"%s\","
+                        "\"goal\":\"%s\",\"importance\":\"%s\"",
+                        ONNXPRESS_VERSION, s->model->sha256, method_names[c->method],
+                        c->choice.scope == QUANTIZE_SCOPE_MODEL ? "model" : "tensor",
+                        goal_text(s, c->answers), c->source);
+}
+
+/* Puts the chosen quantization into a fresh copy of the model, so that it can be done again. */
+static int rewrite_copy(Compression *c, Model **copy)
+{
+    Session *s = &c->session;
+    const QuantizeInput *in = &c->selection.input;
+    const Quantized *q = &c->choice.quantized;
+    CodedTensor *tensors = arena_array(s->arena, in->n_tensors, sizeof *tensors);
+    const char *note = note_text(c);
+    if (!tensors || !note)
+        return error_memory(s->err, "the rewritten model");
+    for (size_t t = 0; t < in->n_tensors; t++) {
+        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
+        tensors[t] = (CodedTensor){.name = weight->name,
+                                   .dtype = weight->dtype,
+                                   .shape = weight->shape,
+                                   .first = in->offset[t],
+                                   .count = in->offset[t + 1] - in->offset[t],
+                                   .scale = q->scale[t]};
+    }
+    Coded coded = {.n_tensors = in->n_tensors,
+                   .tensors = tensors,
+                   .n_symbols = in->offset[in->n_tensors],
+                   .symbols = q->symbol,
+                   .levels = q->levels,
+                   .codebook = q->centre};
+    int rc = model_load(s->model->path, copy, s->err);
+    if (!rc && strcmp((*copy)->sha256, s->model->sha256) != 0)
+        rc = error_set(s->err, ONNXPRESS_IO, "%s: changed while it was being compressed",
+                       s->model->path);
+    return rc ? rc : rewrite_apply(*copy, &coded, c->form, note, s->err);
+}
+
+/* Everything of the model but what is coded, as a first estimate of the result's fixed part. */
+static uint64_t fixed_bytes(const Compression *c)
+{
+    const Session *s = &c->session;
+    uint64_t bytes = s->model->file_bytes + s->model->external_bytes;
+    for (int t = 0; t < c->selection.n_coded; t++) {
+        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
+        bytes -= (uint64_t)weight->count * dtype_bytes(weight->dtype);
+    }
+    return bytes;
+}
+
+static int quantize_to_goal(Compression *c, Model **small)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    bool on_size = options->goal == ONNXPRESS_GOAL_RATIO || options->goal == ONNXPRESS_GOAL_BITS;
+    ChooseInput input = {.data = &c->validation,
+                         .answers = c->answers,
+                         .label = c->label,
+                         .original_bytes = s->model->file_bytes + s->model->external_bytes,
+                         .base_bytes = fixed_bytes(c),
+                         .matrix = c->matrix,
+                         .size_correction = 1};
+    c->method = choose_method(s, &input);
+    for (int round = 0;; round++) {
+        choice_free(&c->choice);
+        model_free(*small);
+        *small = NULL;
+        int rc = choose_quantization(s, &c->selection, &input, &c->choice);
+        if (!rc)
+            rc = rewrite_copy(c, small);
+        if (rc || !on_size)
+            return rc;
+        /* External data that stays is not in the packed size. */
+        double written = (double)model_packed_size(*small) + (double)s->model->external_bytes;
+        double limit = options->goal == ONNXPRESS_GOAL_RATIO
+                           ? (double)input.original_bytes / options->goal_value
+                           : options->goal_value * (double)c->selection.total_elements / 8;
+        if (written <= limit && (written >= limit * (1 - SIZE_TOLERANCE) || round >= SIZE_ROUNDS))
+            return ONNXPRESS_OK;
+        if (round >= 2 * SIZE_ROUNDS)
+            return error_set(s->err, ONNXPRESS_GOAL, "%s: the goal (%s) cannot be reached",
+                             s->model->path, goal_text(s, c->answers));
+        double correction = input.size_correction * written / (double)c->choice.bytes;
+        /* Late rounds that are over lean to the safe side, so that the search ends. */
+        input.size_correction =
+            round >= SIZE_ROUNDS ? correction * (1 + SIZE_TOLERANCE) : correction;
+    }
+}
+
+/* Reads the result back as a user would and compares every coded weight, bit for bit. */
+static int check_result(Compression *c, const char *path)
+{
+    Session *s = &c->session;
+    const QuantizeInput *in = &c->selection.input;
+    Model *back = NULL;
+    Graph *graph = NULL;
+    Arena *arena = arena_create();
+    size_t n = in->offset[in->n_tensors];
+    float *wanted = arena ? arena_array(arena, n, sizeof *wanted) : NULL;
+    float *found = arena ? arena_array(arena, n, sizeof *found) : NULL;
+    int rc = wanted && found ? ONNXPRESS_OK : error_memory(s->err, "the last check");
+    if (!rc)
+        rc = model_load(path, &back, s->err);
+    if (!rc)
+        rc = rewrite_restore(back, s->err);
+    if (!rc)
+        rc = graph_build(back, arena, &graph, s->err);
+    if (!rc)
+        quantize_reconstruct(in, &c->choice.quantized, wanted);
+    for (size_t t = 0; t < in->n_tensors && !rc; t++) {
+        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
+        int value = graph_find(graph, weight->name);
+        Tensor tensor;
+        if (value < 0 || !graph->values[value].init)
+            rc = error_set(s->err, ONNXPRESS_INTERNAL, "%s: %s is lost", path, weight->name);
+        if (!rc)
+            rc = model_tensor(back, graph->values[value].init, weight->name, &tensor, s->err);
+        if (!rc && tensor.count != weight->count)
+            rc = error_set(s->err, ONNXPRESS_INTERNAL, "%s: %s has another size", path,
+                           weight->name);
+        if (!rc)
+            rc = tensor_to_float(&tensor, found + in->offset[t], s->err);
+        /* Narrower types round once more when they are stored. */
+        if (!rc && weight->dtype == DTYPE_FLOAT &&
+            memcmp(found + in->offset[t], wanted + in->offset[t],
+                   (size_t)weight->count * sizeof *found) != 0)
+            rc = error_set(s->err, ONNXPRESS_INTERNAL,
+                           "%s: %s does not decode to what was encoded; please report this", path,
+                           weight->name);
+    }
+    model_free(back);
+    arena_destroy(arena);
+    return rc;
+}
+
+static int fill_report(Compression *c, const char *output, OnnxPressReport **report)
+{
+    Session *s = &c->session;
+    Arena *arena;
+    OnnxPressReport *r;
+    int rc = report_create(&r, &arena, s->err);
+    if (!rc)
+        rc = report_fill(r, arena, s, &c->selection, &c->choice);
+    if (rc)
+        return rc;
+    r->output = arena_strdup(arena, output);
+    r->goal = arena_strdup(arena, goal_text(s, c->answers));
+    r->goal_value = s->options->goal_value;
+    r->method = method_names[c->method];
+    r->form = form_names[c->form];
+    r->importance = arena_strdup(arena, c->source);
+    r->model_bytes = c->sizes.model_bytes;
+    r->sidecar_bytes = c->sizes.sidecar_bytes;
+    r->compressed_bytes = r->model_bytes + r->sidecar_bytes;
+    r->ratio = (double)r->original_bytes / (double)r->compressed_bytes;
+    r->bits_per_weight = 8.0 * (double)r->compressed_bytes / (double)r->weights;
+    r->calibration_samples = c->n_importance;
+    r->measured_on = !c->choice.measured ? "nothing"
+                     : c->separate       ? "validation data"
+                                         : "held-out calibration samples";
+    if (c->choice.measured) {
+        session_distance(s, c->choice.distance, c->n_goal, &r->distance);
+        if (c->label) {
+            double n = (double)c->choice.score[0].samples;
+            r->distance.accuracy = (double)c->choice.score[0].correct / n;
+            r->distance.accuracy_small = (double)c->choice.score[1].correct / n;
+        }
+    }
+    if (!r->output || !r->goal || !r->importance) {
+        onnxpress_report_free(r);
+        return error_memory(s->err, "the report");
+    }
+    *report = r;
+    return ONNXPRESS_OK;
+}
+
+OnnxPressStatus onnxpress_compress(const char *input, const char *output,
+                                   const OnnxPressOptions *options, OnnxPressReport **report,
+                                   OnnxPressError *error)
+{
+    Compression c = {0};
+    Error own = {0}, *err = error ? error : &own;
+    err->code = ONNXPRESS_OK;
+    Session *s = &c.session;
+    Model *small = NULL;
+    if (report)
+        *report = NULL;
+
+    int rc = check_options(options, err);
+    if (!rc)
+        rc = session_open(s, input, false, options, err);
+    if (!rc && rewrite_is_ours(s->model, NULL, NULL))
+        rc = error_set(
+            err, ONNXPRESS_USAGE,
+            "%s: is already compressed by onnxpress; compress the original, or restore it "
+            "first",
+            input);
+    if (!rc)
+        rc = select_check_finite(s);
+    if (!rc)
+        rc = open_data(&c);
+    if (!rc)
+        rc = find_importance(&c);
+    if (!rc)
+        rc = select_weights(s, c.h, c.source, &c.selection);
+    if (!rc)
+        rc = find_layers(&c);
+    if (!rc) {
+        c.form = choose_form(s, &c.selection);
+        rc = quantize_to_goal(&c, &small);
+    }
+    if (!rc)
+        rc = session_progress(s, "write", 0);
+    if (!rc)
+        rc = rewrite_save(small, output,
+                          options->sidecar == ONNXPRESS_SIDECAR_ALWAYS  ? SIDECAR_ALWAYS
+                          : options->sidecar == ONNXPRESS_SIDECAR_NEVER ? SIDECAR_NEVER
+                                                                        : SIDECAR_AUTO,
+                          &c.sizes, err);
+    if (!rc && c.sizes.model_bytes + c.sizes.sidecar_bytes >=
+                   s->model->file_bytes + s->model->external_bytes)
+        rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",
+                          (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
+    if (!rc)
+        rc = check_result(&c, output);
+    if (!rc && report)
+        rc = fill_report(&c, output, report);
+    model_free(small);
+    compression_close(&c);
+    return (OnnxPressStatus)rc;
+}

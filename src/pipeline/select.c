@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/select.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A weight without a measured importance is taken for this many times as important as the measured
+ * ones of its size: nobody has looked at what it does. */
+#define UNMEASURED_CAUTION 4.0
+
+static const char *exact_reason(const Weight *weight)
+{
+    if (weight->steers)
+        return "sets shapes or numerics";
+    if (weight->count < SELECT_MIN_ELEMENTS)
+        return "too small to gain";
+    return NULL;
+}
+
+int select_check_finite(Session *session)
+{
+    for (int w = 0; w < program_weights(session->program); w++) {
+        const Weight *weight = program_weight(session->program, w);
+        for (int64_t i = 0; i < weight->count && !exact_reason(weight); i++)
+            if (!isfinite(weight->data[i]))
+                return error_set(session->err, ONNXPRESS_DATA,
+                                 "%s: weight %lld is %s: repair or retrain the model first",
+                                 weight->name, (long long)i,
+                                 isnan(weight->data[i]) ? "NaN" : "infinite");
+    }
+    return ONNXPRESS_OK;
+}
+
+static double mean_of(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return n ? sum / (double)n : 0;
+}
+
+static double mean_square(const real *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return n ? sum / (double)n : 0;
+}
+
+/* Mean over measured weights of h * w^2 an element: what a weight as important as its size says
+ * has. */
+static double typical_importance(const Session *session, const Selection *selection,
+                                 float *const *h)
+{
+    double sum = 0, elements = 0;
+    for (int w = 0; w < selection->n_weights; w++) {
+        const Weight *weight = program_weight(session->program, w);
+        if (!selection->coded[w] || !h[w])
+            continue;
+        sum += mean_of(h[w], weight->count) * mean_square(weight->data, weight->count) *
+               (double)weight->count;
+        elements += (double)weight->count;
+    }
+    return elements > 0 && sum > 0 ? sum / elements : 1;
+}
+
+static const char *unmeasured_reason(Session *session, const Weight *weight)
+{
+    const char *blocked = weight->blocked_by;
+    return blocked ? arena_printf(session->arena, "importance from its size: %s has no derivative",
+                                  blocked)
+                   : "importance from its size";
+}
+
+int select_weights(Session *session, float *const *h, const char *source, Selection *selection)
+{
+    Arena *arena = session->arena;
+    int n = program_weights(session->program), rc = ONNXPRESS_OK;
+    memset(selection, 0, sizeof *selection);
+    selection->n_weights = n;
+    selection->coded = arena_array(arena, (size_t)n + 1, sizeof *selection->coded);
+    selection->reason = arena_array(arena, (size_t)n + 1, sizeof *selection->reason);
+    selection->importance = arena_array(arena, (size_t)n + 1, sizeof *selection->importance);
+    selection->weight = arena_array(arena, (size_t)n + 1, sizeof *selection->weight);
+    size_t *offset = arena_array(arena, (size_t)n + 1, sizeof *offset);
+    if (!selection->coded || !selection->reason || !selection->importance || !selection->weight ||
+        !offset)
+        return error_memory(session->err, "the selection of weights");
+
+    size_t total = 0;
+    for (int w = 0; w < n; w++) {
+        const Weight *weight = program_weight(session->program, w);
+        selection->total_elements += weight->count;
+        selection->reason[w] = exact_reason(weight);
+        if (selection->reason[w])
+            continue;
+        selection->coded[w] = true;
+        selection->weight[selection->n_coded] = w;
+        total += (size_t)weight->count;
+        offset[++selection->n_coded] = total;
+    }
+    if (total < 2)
+        return error_set(session->err, ONNXPRESS_UNSUPPORTED,
+                         "%s: holds no float weights worth coding (%d float tensors, none of at "
+                         "least %d elements that may be changed)",
+                         session->model->path, n, SELECT_MIN_ELEMENTS);
+
+    float *values = arena_array(arena, total, sizeof *values);
+    float *importance = arena_array(arena, total, sizeof *importance);
+    if (!values || !importance)
+        return error_memory(session->err, "the weights");
+    double typical = typical_importance(session, selection, h);
+    for (int t = 0; t < selection->n_coded; t++) {
+        int w = selection->weight[t];
+        const Weight *weight = program_weight(session->program, w);
+        for (int64_t i = 0; i < weight->count; i++)
+            values[offset[t] + (size_t)i] = (float)weight->data[i];
+        if (h[w]) {
+            memcpy(importance + offset[t], h[w], (size_t)weight->count * sizeof *importance);
+            selection->reason[w] = source;
+        } else {
+            double size = mean_square(weight->data, weight->count);
+            float each = (float)(size > 0 ? UNMEASURED_CAUTION * typical / size : 0);
+            for (int64_t i = 0; i < weight->count; i++)
+                importance[offset[t] + (size_t)i] = each;
+            selection->reason[w] = unmeasured_reason(session, weight);
+            if (!selection->reason[w])
+                return error_memory(session->err, "a reason");
+            if (weight->blocked_by)
+                rc = session_warn(session, "%s: %s", weight->name, selection->reason[w]);
+            if (rc)
+                return rc;
+        }
+        selection->importance[w] = mean_of(importance + offset[t], weight->count);
+    }
+    selection->input = (QuantizeInput){
+        .n_tensors = (size_t)selection->n_coded, .offset = offset, .w = values, .h = importance};
+    return ONNXPRESS_OK;
+}

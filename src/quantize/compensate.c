@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The uniform grid with error compensation. Rows are independent of each other: a few of them are
+ * taken at a time, so that a row of the factor is read once for all, and tiles run in parallel. */
+#include "quantize/quantize.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TILE_ROWS 8
+/* Compensation may push a weight beyond the largest cell of its tensor; more than this many cells
+ * beyond would cost the alphabet more than it gains. */
+#define CELLS_BEYOND 1
+
+typedef struct {
+    const float *w;
+    int32_t *cell;
+    const QuantizeMatrix *matrix;
+    float step;
+    int32_t low, high; /* cells in use by plain rounding, widened */
+} Layer;
+
+/* Rounds rows [first, first + n) of a group; `tile` holds n rows of the matrix. */
+static void round_tile(const Layer *layer, size_t group, size_t first, size_t n, float *tile)
+{
+    const QuantizeMatrix *m = layer->matrix;
+    size_t columns = m->columns;
+    const float *factor = m->factor + group * columns * columns;
+    size_t base = (group * m->rows + first) * m->row_stride;
+    for (size_t r = 0; r < n; r++)
+        for (size_t c = 0; c < columns; c++)
+            tile[r * columns + c] = layer->w[base + r * m->row_stride + c * m->column_stride];
+    for (size_t c = 0; c < columns; c++) {
+        const float *u = factor + c * columns;
+        for (size_t r = 0; r < n; r++) {
+            float *row = tile + r * columns;
+            float cell = rintf(row[c] / layer->step);
+            cell = fminf(fmaxf(cell, (float)layer->low), (float)layer->high);
+            layer->cell[base + r * m->row_stride + c * m->column_stride] = (int32_t)cell;
+            float error = (row[c] - cell * layer->step) / u[c];
+#pragma omp simd
+            for (size_t k = c + 1; k < columns; k++)
+                row[k] -= error * u[k];
+        }
+    }
+}
+
+static int round_layer(const Layer *layer, int threads)
+{
+    const QuantizeMatrix *m = layer->matrix;
+    size_t tiles = (m->rows + TILE_ROWS - 1) / TILE_ROWS;
+    bool failed = false;
+#pragma omp parallel num_threads(threads)
+    {
+        float *tile = malloc(TILE_ROWS * m->columns * sizeof *tile);
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < m->groups * tiles; i++) {
+            size_t first = i % tiles * TILE_ROWS;
+            size_t n = m->rows - first < TILE_ROWS ? m->rows - first : TILE_ROWS;
+            if (tile)
+                round_tile(layer, i / tiles, first, n, tile);
+            else
+#pragma omp atomic write
+                failed = true;
+        }
+        free(tile);
+    }
+    return failed ? ONNXPRESS_MEMORY : ONNXPRESS_OK;
+}
+
+/* Plain cells of one tensor, and their range; false when a cell is beyond the levels there can be.
+ */
+static bool round_plain(const float *w, size_t n, float step, int32_t *cell, int32_t *low,
+                        int32_t *high)
+{
+    *low = *high = 0;
+    for (size_t i = 0; i < n; i++) {
+        float c = rintf(w[i] / step);
+        if (!(fabsf(c) <= QUANTIZE_MAX_LEVELS / 2 - 1 - CELLS_BEYOND))
+            return false;
+        cell[i] = (int32_t)c;
+        *low = cell[i] < *low ? cell[i] : *low;
+        *high = cell[i] > *high ? cell[i] : *high;
+    }
+    return true;
+}
+
+/* Exact zeros stay zero: a pruned weight is no place to put another's error. Layers that have many
+ * are rounded plainly. */
+static bool is_sparse(const float *w, size_t n)
+{
+    size_t zeros = 0;
+    for (size_t i = 0; i < n; i++)
+        zeros += w[i] == 0;
+    return zeros * 4 > n;
+}
+
+/* Cells to symbols: those in use, ascending. */
+static int number_cells(const QuantizeInput *in, const int32_t *cell, float step,
+                        const float *relative, QuantizeScope scope, Arena *arena, Quantized *out)
+{
+    enum { HALF = QUANTIZE_MAX_LEVELS / 2 };
+    size_t n = in->offset[in->n_tensors];
+    uint16_t *number = calloc(2 * HALF + 1, sizeof *number);
+    out->symbol = arena_array(arena, n, sizeof *out->symbol);
+    out->centre = arena_array(arena, 2 * HALF + 1, sizeof *out->centre);
+    out->scale = arena_array(arena, in->n_tensors, sizeof *out->scale);
+    if (!number || !out->symbol || !out->centre || !out->scale) {
+        free(number);
+        return ONNXPRESS_MEMORY;
+    }
+    for (size_t i = 0; i < n; i++)
+        number[cell[i] + HALF] = 1;
+    for (int c = 0; c <= 2 * HALF; c++)
+        if (number[c]) {
+            out->centre[out->levels] =
+                (float)(c - HALF) * (scope == QUANTIZE_SCOPE_MODEL ? step : 1);
+            number[c] = (uint16_t)out->levels++;
+        }
+    for (size_t i = 0; i < n; i++)
+        out->symbol[i] = number[cell[i] + HALF];
+    for (size_t t = 0; t < in->n_tensors; t++)
+        out->scale[t] = scope == QUANTIZE_SCOPE_MODEL ? 1 : step * relative[t];
+    free(number);
+    return ONNXPRESS_OK;
+}
+
+int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, float step,
+                         const float *relative, QuantizeScope scope, int threads, Arena *arena,
+                         Quantized *out, Error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!(step > 0) || !isfinite(step))
+        return error_set(err, ONNXPRESS_USAGE, "the step %g is not above 0", (double)step);
+    size_t n = in->offset[in->n_tensors];
+    int32_t *cell = malloc((n + 1) * sizeof *cell);
+    if (!cell)
+        return error_memory(err, "the quantization");
+    int rc = ONNXPRESS_OK;
+    for (size_t t = 0; t < in->n_tensors && !rc; t++) {
+        size_t first = in->offset[t], count = in->offset[t + 1] - first;
+        Layer layer = {.w = in->w + first,
+                       .cell = cell + first,
+                       .matrix = &matrix[t],
+                       .step = scope == QUANTIZE_SCOPE_MODEL ? step : step * relative[t]};
+        if (!round_plain(layer.w, count, layer.step, layer.cell, &layer.low, &layer.high))
+            rc = error_set(err, ONNXPRESS_GOAL, "the step %g needs more than %d levels",
+                           (double)step, QUANTIZE_MAX_LEVELS);
+        layer.low -= CELLS_BEYOND;
+        layer.high += CELLS_BEYOND;
+        if (!rc && matrix[t].factor && !is_sparse(layer.w, count) &&
+            round_layer(&layer, threads) != ONNXPRESS_OK)
+            rc = error_memory(err, "the quantization");
+    }
+    if (!rc && number_cells(in, cell, step, relative, scope, arena, out) != ONNXPRESS_OK)
+        rc = error_memory(err, "the quantization");
+    free(cell);
+    if (!rc)
+        for (size_t t = 0; t < in->n_tensors; t++)
+            out->distortion += quantize_distortion(in, out, t);
+    return rc;
+}

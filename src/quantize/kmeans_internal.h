@@ -1,0 +1,35 @@
+/* The sorted weights that k-means works on: internal to quantize/. */
+#ifndef ONNXPRESS_QUANTIZE_KMEANS_INTERNAL_H
+#define ONNXPRESS_QUANTIZE_KMEANS_INTERNAL_H
+
+#include "quantize/quantize.h"
+
+struct KMeansOrder {
+    Arena *arena; /* holds all of it, this struct too */
+    bool weighted, has_zero;
+    size_t n;
+    const float *relative; /* [n_tensors], NULL: 1 */
+    float *x;              /* [n] w / relative, ascending */
+    uint32_t *index;       /* [n] of x in w */
+    double *g, *gx;        /* [n + 1] sums of weight and weight * x before each */
+};
+
+/* Starting centres, strictly ascending, at most k of them; *made 0: this seeding is not for this k.
+ */
+typedef int (*KMeansSeeding)(const KMeansOrder *order, size_t k, double *centre, size_t *made,
+                             Arena *scratch, Error *err);
+int kmeans_seed_quantiles(const KMeansOrder *order, size_t k, double *centre, size_t *made,
+                          Arena *scratch, Error *err);
+int kmeans_seed_uniform(const KMeansOrder *order, size_t k, double *centre, size_t *made,
+                        Arena *scratch, Error *err);
+int kmeans_seed_density(const KMeansOrder *order, size_t k, double *centre, size_t *made,
+                        Arena *scratch, Error *err);
+int kmeans_seed_optimal(const KMeansOrder *order, size_t k, double *centre, size_t *made,
+                        Arena *scratch, Error *err);
+
+/* The first position at or after `from` whose value is above `limit`. */
+size_t kmeans_first_above(const KMeansOrder *order, size_t from, double limit);
+/* The weighted mean of x[start] to x[end - 1], the plain one when they have no weight. */
+double kmeans_mean(const KMeansOrder *order, size_t start, size_t end);
+
+#endif

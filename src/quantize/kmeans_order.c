@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What k-means needs of the weights, made once for any k: values in ascending order and prefix
+ * sums.
+ */
+#include "quantize/kmeans_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DIGIT_BITS 11
+#define DIGITS (1u << DIGIT_BITS)
+
+typedef struct {
+    uint32_t key, index;
+} Keyed;
+
+/* Floats as unsigned numbers that sort alike: all bits of negative ones turned, the sign bit of
+ * others. */
+static uint32_t key_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static float value_of(uint32_t key)
+{
+    uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Three passes of 11 bits, stable; the result is in spare. */
+static void sort_keys(Keyed *keyed, Keyed *spare, size_t n)
+{
+    for (int shift = 0; shift < 32; shift += DIGIT_BITS) {
+        size_t start[DIGITS + 1] = {0};
+        for (size_t i = 0; i < n; i++)
+            start[(keyed[i].key >> shift & (DIGITS - 1)) + 1]++;
+        for (size_t d = 0; d < DIGITS; d++)
+            start[d + 1] += start[d];
+        for (size_t i = 0; i < n; i++)
+            spare[start[keyed[i].key >> shift & (DIGITS - 1)]++] = keyed[i];
+        Keyed *swap = keyed;
+        keyed = spare;
+        spare = swap;
+    }
+}
+
+static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrder *order,
+                       Error *err)
+{
+    Arena *scratch = arena_create();
+    Keyed *keyed = scratch ? arena_array(scratch, order->n, sizeof *keyed) : NULL;
+    Keyed *sorted = scratch ? arena_array(scratch, order->n, sizeof *sorted) : NULL;
+    if (!keyed || !sorted) {
+        arena_destroy(scratch);
+        return error_memory(err, "the order of the weights");
+    }
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            float x = relative ? in->w[i] / relative[t] : in->w[i];
+            keyed[i] = (Keyed){key_of(x + 0.0f), (uint32_t)i}; /* -0 becomes 0 */
+            order->has_zero |= in->w[i] == 0;
+        }
+    sort_keys(keyed, sorted, order->n);
+    for (size_t i = 0; i < order->n; i++) {
+        order->x[i] = value_of(sorted[i].key);
+        order->index[i] = sorted[i].index;
+    }
+    arena_destroy(scratch);
+    return ONNXPRESS_OK;
+}
+
+/* Weights h * relative^2 in units of w / relative. Where they are all zero, ones: some order is
+ * needed, and any is as good. */
+static int sum_prefixes(const QuantizeInput *in, const float *relative, KMeansOrder *order,
+                        Error *err)
+{
+    Arena *scratch = arena_create();
+    double *weight = scratch ? arena_array(scratch, order->n, sizeof *weight) : NULL;
+    if (!weight) {
+        arena_destroy(scratch);
+        return error_memory(err, "the order of the weights");
+    }
+    double total = 0;
+    if (order->weighted && in->h)
+        for (size_t t = 0; t < in->n_tensors; t++) {
+            double r = relative ? (double)relative[t] : 1.0;
+            for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+                total += weight[i] = (double)in->h[i] * r * r;
+        }
+    for (size_t i = 0; i < order->n; i++) {
+        double g = total > 0 ? weight[order->index[i]] : 1;
+        order->g[i + 1] = order->g[i] + g;
+        order->gx[i + 1] = order->gx[i] + g * (double)order->x[i];
+    }
+    arena_destroy(scratch);
+    return ONNXPRESS_OK;
+}
+
+int quantize_kmeans_order(const QuantizeInput *in, const float *relative, bool weighted,
+                          KMeansOrder **result, Error *err)
+{
+    *result = NULL;
+    size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
+    if (n > UINT32_MAX)
+        return error_set(err, ONNXPRESS_MEMORY, "k-means: %zu weights are more than %lu", n,
+                         (unsigned long)UINT32_MAX);
+    Arena *arena = arena_create();
+    KMeansOrder *order = arena ? arena_array(arena, 1, sizeof *order) : NULL;
+    if (!order) {
+        arena_destroy(arena);
+        return error_memory(err, "the order of the weights");
+    }
+    *order = (KMeansOrder){.arena = arena, .weighted = weighted, .n = n};
+    float *steps = relative ? arena_array(arena, in->n_tensors, sizeof *steps) : NULL;
+    order->x = arena_array(arena, n, sizeof *order->x);
+    order->index = arena_array(arena, n, sizeof *order->index);
+    order->g = arena_array(arena, n + 1, sizeof *order->g);
+    order->gx = arena_array(arena, n + 1, sizeof *order->gx);
+    int status = ONNXPRESS_OK;
+    if ((relative && !steps) || !order->x || !order->index || !order->g || !order->gx)
+        status = error_memory(err, "the order of the weights");
+    if (!status)
+        status = sort_values(in, relative, order, err);
+    if (!status)
+        status = sum_prefixes(in, relative, order, err);
+    if (status) {
+        arena_destroy(arena);
+        return status;
+    }
+    if (steps)
+        memcpy(steps, relative, in->n_tensors * sizeof *steps);
+    order->relative = steps;
+    *result = order;
+    return ONNXPRESS_OK;
+}
+
+void quantize_kmeans_order_free(KMeansOrder *order)
+{
+    if (order)
+        arena_destroy(order->arena);
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * rewrite_apply: everything new is made first, then the old goes and the new is attached.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "rewrite/rewrite_internal.h"
+
+#define DECODER_OPSET 11       /* CumSum, BitShift */
+#define LOOKUP_OPSET 7         /* Mul with broadcasting */
+#define FUNCTIONS_IR 8         /* model-local functions */
+#define FREE_INITIALIZERS_IR 4 /* initializers that are no inputs */
+
+static int check_tensor(const Model *model, const Coded *coded, size_t number, uint64_t first,
+                        Error *err)
+{
+    const CodedTensor *tensor = &coded->tensors[number];
+    int64_t count;
+    size_t node;
+    if (tensor->first != first || !shape_count(&tensor->shape, &count) || count < 1 ||
+        (uint64_t)count != tensor->count || tensor->count > coded->n_symbols - first)
+        return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': its symbols do not fit its shape",
+                         tensor->name);
+    if (!dtype_is_real(tensor->dtype) || !isfinite(tensor->scale))
+        return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': cannot be coded as %s times %g",
+                         tensor->name, dtype_name(tensor->dtype), (double)tensor->scale);
+    const Onnx__TensorProto *proto = values_find(model, tensor->name, &node);
+    if (!proto || proto->data_type != tensor->dtype)
+        return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': is no %s initializer of the model",
+                         tensor->name, dtype_name(tensor->dtype));
+    return ONNXPRESS_OK;
+}
+
+static int check_coded(const Model *model, const Coded *coded, RewriteForm form, Error *err)
+{
+    int64_t needed = form == FORM_PLAIN ? 0 : form == FORM_LOOKUP ? LOOKUP_OPSET : DECODER_OPSET;
+    if (model->opset < needed)
+        return error_set(err, ONNXPRESS_UNSUPPORTED,
+                         "%s: has opset %lld, and the decoder needs %lld;"
+                         " convert the model first (onnx.version_converter) or write --form plain",
+                         model->path, (long long)model->opset, (long long)needed);
+    if (model_metadata(model, REWRITE_KEY))
+        return error_set(err, ONNXPRESS_USAGE, "%s: is compressed already; restore it first",
+                         model->path);
+    if (coded->n_tensors == 0 || coded->levels < 1 || coded->levels > UINT16_MAX + 1)
+        return error_set(err, ONNXPRESS_INTERNAL, "%s: %zu coded tensors of %d levels", model->path,
+                         coded->n_tensors, coded->levels);
+    uint64_t first = 0;
+    for (size_t t = 0; t < coded->n_tensors; t++) {
+        int status = check_tensor(model, coded, t, first, err);
+        if (status)
+            return status;
+        first += coded->tensors[t].count;
+    }
+    for (uint64_t i = 0; i < coded->n_symbols; i++)
+        if (coded->symbols[i] >= coded->levels)
+            return error_set(err, ONNXPRESS_INTERNAL, "symbol %d of only %d", coded->symbols[i],
+                             coded->levels);
+    return first == coded->n_symbols
+               ? ONNXPRESS_OK
+               : error_set(err, ONNXPRESS_INTERNAL, "%s: symbols that belong to no tensor",
+                           model->path);
+}
+
+/* The name of the initializer that holds this shape; equal shapes share one. */
+static const char *shape_name(Emitter *e, List *shapes, const Shape *shape)
+{
+    for (size_t i = 0; i < shapes->n; i++)
+        if (shape_equal(shapes->item[i], shape))
+            return emit_numbered(e, 'h', i);
+    const char *name = emit_numbered(e, 'h', shapes->n);
+    Shape *copy = arena_array(e->scratch, 1, sizeof *copy);
+    if (copy)
+        *copy = *shape;
+    e->failed |= !list_add(shapes, e->scratch, copy);
+    emit_initializer(e, emit_small(e, name, DTYPE_INT64, 1, shape->dim, (size_t)shape->rank));
+    return name;
+}
+
+/* The flat value of all weights → each weight under its own name. */
+static int deal_out(Emitter *e, const Coded *coded, const char *joined, uint64_t total, Error *err)
+{
+    size_t n = coded->n_tensors, pieces = n + (total > coded->n_symbols);
+    const char **part = arena_array(e->scratch, pieces, sizeof *part);
+    int64_t *size = arena_array(e->scratch, pieces, sizeof *size);
+    if (!part || !size)
+        return error_memory(err, "the weights' sizes");
+    for (size_t t = 0; t < n; t++) {
+        const CodedTensor *tensor = &coded->tensors[t];
+        bool as_it_is = tensor->shape.rank == 1 && tensor->dtype == DTYPE_FLOAT;
+        part[t] = as_it_is ? tensor->name : emit_numbered(e, 'w', t);
+        size[t] = (int64_t)tensor->count;
+    }
+    if (pieces > n) {
+        part[n] = emit_name(e, "W"); /* padding */
+        size[n] = (int64_t)(total - coded->n_symbols);
+    }
+    const char *sizes = emit_name(e, "S");
+    if (e->model->opset >= 13)
+        emit_initializer(e, emit_small(e, sizes, DTYPE_INT64, 1, size, pieces));
+    emit_split(e, joined, sizes, size, part, pieces);
+
+    List shapes = {0};
+    for (size_t t = 0; t < n; t++) {
+        const CodedTensor *tensor = &coded->tensors[t];
+        bool cast = tensor->dtype != DTYPE_FLOAT;
+        const char *value = part[t];
+        if (tensor->shape.rank != 1) {
+            const char *shaped = cast ? emit_numbered(e, 'x', t) : tensor->name;
+            emit_node(e, "", "Reshape", NAMES(value, shape_name(e, &shapes, &tensor->shape)),
+                      NAMES(shaped));
+            value = shaped;
+        }
+        if (cast)
+            emit_cast(e, value, tensor->name, tensor->dtype);
+    }
+    return e->failed ? error_memory(err, "the weights' nodes") : ONNXPRESS_OK;
+}
+
+static void remove_weight(Model *model, const char *name)
+{
+    size_t node;
+    values_find(model, name, &node);
+    Onnx__GraphProto *graph = model->proto->graph;
+    if (node == SIZE_MAX) {
+        model_remove_initializer(model, name);
+        return;
+    }
+    memmove(&graph->node[node], &graph->node[node + 1],
+            (graph->n_node - node - 1) * sizeof *graph->node);
+    graph->n_node--;
+}
+
+static int apply_plain(Model *model, const Coded *coded, Error *err)
+{
+    for (size_t t = 0; t < coded->n_tensors; t++) {
+        const CodedTensor *tensor = &coded->tensors[t];
+        Arena *scratch = arena_create();
+        float *value = scratch ? arena_array(scratch, tensor->count, sizeof *value) : NULL;
+        if (!value) {
+            arena_destroy(scratch);
+            return error_memory(err, "rounded weights");
+        }
+        for (uint64_t i = 0; i < tensor->count; i++)
+            value[i] = tensor->scale * coded->codebook[coded->symbols[tensor->first + i]];
+        size_t node;
+        int status = values_store(model, values_find(model, tensor->name, &node), value,
+                                  (int64_t)tensor->count, err);
+        arena_destroy(scratch);
+        if (status)
+            return status;
+    }
+    return ONNXPRESS_OK;
+}
+
+static int64_t needed_ir(RewriteForm form)
+{
+    return form == FORM_FUNCTION ? FUNCTIONS_IR : form == FORM_PLAIN ? 0 : FREE_INITIALIZERS_IR;
+}
+
+/* From here on only memory can be short. */
+static int attach(Emitter *e, Decoder *decoder, const Coded *coded, RewriteForm form, Error *err)
+{
+    Onnx__ModelProto *proto = e->model->proto;
+    for (size_t t = 0; t < coded->n_tensors; t++)
+        remove_weight(e->model, coded->tensors[t].name);
+    int status = emit_attach(e, err);
+    for (size_t i = 0; i < decoder->functions.n && !status; i++)
+        if (!model_append_function(e->model, decoder->functions.item[i]))
+            status = error_memory(err, "the decoder's functions");
+    if (!status && form == FORM_FUNCTION &&
+        !model_append_opset(e->model, REWRITE_DOMAIN, REWRITE_OPSET))
+        status = error_memory(err, "the decoder's functions");
+    if (proto->ir_version < needed_ir(form)) {
+        proto->ir_version = needed_ir(form);
+        proto->has_ir_version = 1;
+    }
+    return status;
+}
+
+int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err)
+{
+    int status = check_coded(model, coded, form, err);
+    if (status)
+        return status;
+    Arena *scratch = arena_create();
+    const char *prefix = scratch ? choose_prefix(model, scratch) : NULL;
+    if (!prefix) {
+        arena_destroy(scratch);
+        return error_memory(err, "the rewritten model");
+    }
+    Emitter emitter = {.model = model, .scratch = scratch, .prefix = prefix};
+    Metadata metadata = {.form = form, .prefix = prefix, .note = note};
+    Decoder decoder = {.emit = &emitter};
+    if (form == FORM_PLAIN) {
+        metadata.prefix = "";
+    } else if (form == FORM_LOOKUP) {
+        status = lookup_emit(&emitter, coded, &metadata.coded, err);
+    } else if (!decoder_begin(&decoder, &emitter, form == FORM_INLINED)) {
+        status = error_memory(err, "the decoder");
+    } else {
+        const char *joined;
+        uint64_t total;
+        status = blocks_emit(&decoder, coded, &metadata.coded, &joined, &total, err);
+        if (!status)
+            status = deal_out(&emitter, coded, joined, total, err);
+    }
+    if (model->proto->ir_version < needed_ir(form))
+        metadata.ir_version = model->proto->ir_version;
+    if (!status)
+        status = metadata_write(model, &metadata, err);
+    if (!status)
+        status = form == FORM_PLAIN ? apply_plain(model, coded, err)
+                                    : attach(&emitter, &decoder, coded, form, err);
+    arena_destroy(scratch);
+    return status;
+}

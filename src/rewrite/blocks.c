@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Cuts the symbols into blocks, codes each, and stores its parts as initializers.
+ */
+#include <string.h>
+
+#include "rewrite/rewrite_internal.h"
+
+#define MIN_REST (REWRITE_BLOCK / 8) /* symbols: less is not worth tables of its own */
+
+uint64_t rewrite_block(uint64_t n, uint64_t first)
+{
+    uint64_t rest = n - first;
+    return rest < REWRITE_BLOCK + MIN_REST ? rest : REWRITE_BLOCK;
+}
+
+void digest_add(uint32_t *digest, const void *data, size_t bytes)
+{
+    uint32_t pair[2] = {*digest, entropy_crc32(data, bytes)};
+    *digest = entropy_crc32(pair, sizeof pair);
+}
+
+/* Stretches of a block that share a scale. */
+typedef struct {
+    float *scale;
+    int64_t *count; /* elements, the padding not included */
+    size_t n;
+} Pieces;
+
+static bool find_pieces(const Coded *coded, uint64_t first, uint64_t count, Arena *arena,
+                        Pieces *pieces)
+{
+    pieces->scale = arena_array(arena, coded->n_tensors, sizeof *pieces->scale);
+    pieces->count = arena_array(arena, coded->n_tensors, sizeof *pieces->count);
+    pieces->n = 0;
+    if (!pieces->scale || !pieces->count)
+        return false;
+    for (size_t t = 0; t < coded->n_tensors; t++) {
+        const CodedTensor *tensor = &coded->tensors[t];
+        uint64_t from = tensor->first > first ? tensor->first : first;
+        uint64_t end = tensor->first + tensor->count;
+        uint64_t to = end < first + count ? end : first + count;
+        if (from >= to)
+            continue;
+        if (pieces->n == 0 ||
+            memcmp(&pieces->scale[pieces->n - 1], &tensor->scale, sizeof tensor->scale) != 0)
+            pieces->scale[pieces->n++] = tensor->scale;
+        pieces->count[pieces->n - 1] += (int64_t)(to - from);
+    }
+    return true;
+}
+
+static void block_shape(const WaveletBlock *block, const Pieces *pieces, BlockShape *shape)
+{
+    *shape = (BlockShape){.levels = block->levels, .flat = block->tuple == 1};
+    uint64_t bits = 0;
+    for (int l = 0; l < block->levels; l++) {
+        shape->level_size[l] = (int64_t)block->level_bits[l];
+        bits += block->level_bits[l];
+    }
+    /* Always some padding, so that blocks do not differ in having it. */
+    shape->level_size[block->levels] = (int64_t)(8 - bits % 8);
+    for (int i = 0; i <= block->levels; i++)
+        shape->tail_size[i] = (int64_t)block->tail[i];
+    shape->rank_type = block->n_runs <= 256     ? DTYPE_UINT8
+                       : block->n_runs <= 65536 ? DTYPE_UINT16
+                                                : DTYPE_INT32;
+    shape->scales = pieces->n > 1 ? SCALE_MANY : pieces->scale[0] != 1 ? SCALE_ONE : SCALE_NONE;
+}
+
+static void store_pieces(Emitter *e, const BlockShape *shape, size_t number, const Pieces *pieces,
+                         int64_t elements, uint32_t *digest)
+{
+    if (shape->scales == SCALE_NONE)
+        return;
+    int64_t n = (int64_t)pieces->n;
+    size_t bytes = pieces->n * sizeof *pieces->scale;
+    emit_initializer(e, emit_raw(e, emit_numbered(e, role_letter[ROLE_SCALES], number), DTYPE_FLOAT,
+                                 1, &n, pieces->scale, bytes));
+    digest_add(digest, pieces->scale, bytes);
+    if (shape->scales == SCALE_ONE)
+        return;
+    emit_initializer(e, emit_small(e, emit_numbered(e, role_letter[ROLE_PIECES], number),
+                                   DTYPE_INT64, 1, pieces->count, pieces->n - 1));
+    emit_initializer(e, emit_small(e, emit_numbered(e, role_letter[ROLE_COUNT], number),
+                                   DTYPE_INT64, 1, &elements, 1));
+    digest_add(digest, pieces->count, (pieces->n - 1) * sizeof *pieces->count);
+}
+
+static int store_block(Decoder *decoder, const WaveletBlock *block, size_t number, int levels,
+                       const Pieces *pieces, CodedNote *note, const char *output, Error *err)
+{
+    Emitter *e = decoder->emit;
+    BlockShape shape;
+    block_shape(block, pieces, &shape);
+    size_t runs = block->n_runs, entries = runs * (size_t)block->tuple, table_bytes;
+    int table_type;
+    const void *table =
+        symbols_narrow(block->table, entries, levels, e->scratch, &table_type, &table_bytes);
+    int64_t sizes = shape.levels + 1, tuples = (int64_t)block->n_tuples,
+            members = (int64_t)runs - 1;
+    uint64_t bits = 0;
+    for (int l = 0; l < block->levels; l++)
+        bits += block->level_bits[l];
+    size_t stream_bytes = bits / 8 + 1;
+    uint8_t *stream = arena_array(e->scratch, stream_bytes, 1);
+    if (!table || !stream)
+        return error_memory(err, "a coded block");
+    memcpy(stream, block->stream, block->stream_bytes);
+
+    int64_t stream_dims[2] = {(int64_t)stream_bytes, 1};
+    int64_t table_dims[2] = {(int64_t)runs, block->tuple};
+    for (Role role = 0; role < ROLE_CODEBOOK; role++) {
+        if (!role_used(e->model, &shape, role))
+            continue;
+        const char *name = emit_numbered(e, role_letter[role], number);
+        Onnx__TensorProto *tensor = NULL;
+        switch (role) {
+        case ROLE_STREAM:
+            tensor = emit_raw(e, name, DTYPE_UINT8, 2, stream_dims, stream, stream_bytes);
+            break;
+        case ROLE_LEVELS:
+            tensor = emit_small(e, name, DTYPE_INT64, 1, shape.level_size, (size_t)sizes);
+            break;
+        case ROLE_RUNS:
+            tensor = emit_raw(e, name, DTYPE_UINT16, 1, &members, block->run,
+                              (runs - 1) * sizeof *block->run);
+            break;
+        case ROLE_TUPLES:
+            tensor = emit_small(e, name, DTYPE_INT64, 1, &tuples, 1);
+            break;
+        case ROLE_TAILS:
+            tensor = emit_small(e, name, DTYPE_INT64, 1, shape.tail_size, (size_t)sizes);
+            break;
+        default:
+            tensor =
+                emit_raw(e, name, table_type, shape.flat ? 1 : 2, table_dims, table, table_bytes);
+        }
+        emit_initializer(e, tensor);
+    }
+    note->stream[number] = (StreamNote){stream_bytes, entropy_crc32(stream, stream_bytes)};
+    digest_add(&note->tables, block->run, (runs - 1) * sizeof *block->run);
+    digest_add(&note->tables, table, table_bytes);
+    store_pieces(e, &shape, number, pieces, tuples * block->tuple, &note->tables);
+    return decoder_block(decoder, &shape, number, output) ? ONNXPRESS_OK
+                                                          : error_memory(err, "a coded block");
+}
+
+static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint64_t first,
+                      uint64_t count, CodedNote *note, const char *output, uint64_t *total,
+                      Error *err)
+{
+    uint16_t pair[2] = {coded->symbols[first], coded->symbols[first]};
+    const uint16_t *symbol = count > 1 ? coded->symbols + first : pair;
+    Arena *scratch = arena_create();
+    Pieces pieces;
+    if (!scratch || !find_pieces(coded, first, count, scratch, &pieces)) {
+        arena_destroy(scratch);
+        return error_memory(err, "a coded block");
+    }
+    if (count < 2)
+        count = 2;
+    WaveletBlock block = {0};
+    int tuple, max_length;
+    uint64_t bytes;
+    int status =
+        wavelet_choose(symbol, count, coded->levels, scratch, &tuple, &max_length, &bytes, err);
+    if (!status)
+        status = wavelet_encode(symbol, count, tuple, max_length, scratch, &block, err);
+    if (!status)
+        status = store_block(decoder, &block, number, coded->levels, &pieces, note, output, err);
+    *total += block.n_tuples * (uint64_t)block.tuple;
+    arena_destroy(scratch);
+    return status;
+}
+
+int blocks_emit(Decoder *decoder, const Coded *coded, CodedNote *note, const char **joined,
+                uint64_t *total, Error *err)
+{
+    Emitter *e = decoder->emit;
+    uint64_t n = coded->n_symbols;
+    size_t blocks = 0;
+    for (uint64_t first = 0; first < n; first += rewrite_block(n, first))
+        blocks++;
+    const char **part = arena_array(e->scratch, blocks, sizeof *part);
+    note->stream = arena_array(e->scratch, blocks, sizeof *note->stream);
+    if (!part || !note->stream)
+        return error_memory(err, "coded blocks");
+    note->n_streams = blocks;
+    note->tables = 0;
+    *total = 0;
+    for (size_t b = 0; b < blocks; b++) {
+        part[b] = emit_numbered(e, 'd', b);
+        uint64_t first = b * REWRITE_BLOCK;
+        int status = code_block(decoder, coded, b, first, rewrite_block(n, first), note, part[b],
+                                total, err);
+        if (status)
+            return status;
+    }
+    int64_t levels = coded->levels;
+    size_t bytes = (size_t)levels * sizeof *coded->codebook;
+    emit_initializer(e, emit_raw(e, emit_numbered(e, role_letter[ROLE_CODEBOOK], 0), DTYPE_FLOAT, 1,
+                                 &levels, coded->codebook, bytes));
+    digest_add(&note->tables, coded->codebook, bytes);
+    *joined = part[0];
+    if (blocks > 1) {
+        *joined = emit_name(e, "j");
+        emit_int(e, emit_node(e, "", "Concat", part, blocks, NAMES(*joined)), "axis", 0);
+    }
+    return e->failed ? error_memory(err, "coded blocks") : ONNXPRESS_OK;
+}

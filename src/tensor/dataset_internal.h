@@ -1,0 +1,20 @@
+/* What dataset.c (arrays, labels) and dataset_folder.c (folders of .pb files) share. */
+#ifndef ONNXPRESS_TENSOR_DATASET_INTERNAL_H
+#define ONNXPRESS_TENSOR_DATASET_INTERNAL_H
+
+#include "tensor/dataset.h"
+#include "tensor/npy.h"
+
+struct Dataset {
+    Arena *arena; /* holds this struct, and all data that do not lie in `file` */
+    const char *path;
+    NpyFile *file; /* NULL for a folder */
+    int64_t samples;
+    size_t count;
+    Tensor *tensors;
+};
+
+/* Fills count and tensors from input_*.pb, here or in sub-folders test_data_set_*. */
+int dataset_open_folder(Dataset *dataset, Error *err);
+
+#endif

@@ -1,0 +1,20 @@
+/* A check of the protobuf wire format before anything is unpacked.
+ *
+ * wire_check walks the bytes as the descriptor says and refuses what the unpacker would choke on or
+ * lose: lengths past the end, nesting deeper than protobuf's own limit (the unpacker recurses),
+ * groups, wire types that do not fit the field, strings with a NUL (they would be cut), a message
+ * field that should be single given twice (their merge would lose unknown fields and could grow
+ * quadratically). What passes can be unpacked in memory bounded by a constant times its size.
+ * Allocates nothing. Example: if (wire_check(&onnx__model_proto__descriptor, p, n, path, err)) …
+ */
+#ifndef ONNXPRESS_TENSOR_WIRE_H
+#define ONNXPRESS_TENSOR_WIRE_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "tensor/error.h"
+
+int wire_check(const ProtobufCMessageDescriptor *descriptor, const unsigned char *data, size_t size,
+               const char *path, Error *err);
+
+#endif

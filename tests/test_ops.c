@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "op_harness.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHECK(...)                                                                                 \
+    do {                                                                                           \
+        static const OpCase cases[] = {__VA_ARGS__};                                               \
+        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
+    } while (0)
+
+/* One line an op and kind of shape: its gradient is held against central differences. */
+START_TEST(gradients_elementwise)
+{
+    CHECK({"Add", 7, "r[$A,$B,$C] r[$C]", 0}, {"Add", 13, "r[$B,1] r[$A,1,$C]", 0},
+          {"Add", 13, "r[] r[$A,$B]", 0}, {"Add", 13, "r[$N,$C,$H,$W] w[$C,1,1]", 0},
+          {"Add", 13, "w[$C] r[$N,$H,$C]", 0}, {"Add", 13, "r[$N,$C] w[1,1]", 0},
+          {"Sub", 13, "r[$A,1,$C] r[$B,1]", 0}, {"Sub", 7, "r[$N,$C] w[$C]", 0},
+          {"Sub", 7, "w[] r[$N,$C]", 0}, {"Mul", 13, "r[$A,$B,$C] r[$B,1]", 0},
+          {"Mul", 7, "w[$C,1] r[$N,$C,$H]", 0}, {"Mul", 14, "r[$N,1,$H] w[$C,1]", 0},
+          {"Div", 13, "r[$A,$B] p[$B]", 0}, {"Div", 7, "p[1,$B] p[$A,1]", 0},
+          {"Div", 7, "r[$N,$B,$C] w[1,$B,1]", 0}, {"Pow", 13, "p[$A,$B] r[$B]", 0},
+          {"Pow", 13, "r[$A,$B] c{2}", 0}, {"Pow", 13, "r[$A,$B] i{3}", 0},
+          {"Pow", 12, "p[$A] c[]{0.5}", 0}, {"Pow", 13, "p[$N,$C] w[$C]", 0},
+          {"Pow", 13, "w[$C] c[3,1]{1,2,3}", 0}, {"Neg", 13, "r[$A,$B]", 0},
+          {"Abs", 13, "r[$A,$B]", 0}, {"Sqrt", 13, "p[$A,$B]", 0}, {"Exp", 13, "r[$A,$B]", 0},
+          {"Log", 13, "p[$A,$B]", 0}, {"Reciprocal", 13, "p[$A,$B]", 0}, {"Erf", 13, "r[$A,$B]", 0},
+          {"Sin", 7, "r[$A,$B]", 0}, {"Cos", 7, "r[$A,$B]", 0}, {"Tan", 7, "f{-1.2,0.3,1}", 0},
+          {"Asin", 7, "f{-0.8,0.1,0.7}", 0}, {"Acos", 7, "f{-0.8,0.1,0.7}", 0},
+          {"Atan", 7, "r[$A,$B]", 0}, {"Sinh", 9, "r[$A,$B]", 0}, {"Cosh", 9, "r[$A,$B]", 0},
+          {"Asinh", 9, "r[$A,$B]", 0}, {"Acosh", 9, "f{1.2,2,5}", 0},
+          {"Atanh", 9, "f{-0.8,0.1,0.7}", 0});
+}
+END_TEST
+
+START_TEST(gradients_nary)
+{
+    CHECK({"Sum", 13, "r[$A,$B] r[$B] r[$A,1]", 0}, {"Sum", 8, "r[$A]", 0},
+          {"Mean", 13, "r[$A,1,$C] r[$B,1] r[]", 0}, {"Max", 13, "d[$A,$B] d[1,$B] d[$A,1]", 0},
+          {"Max", 8, "r[$A,$B] c{0}", 0}, {"Min", 13, "d[$B] r[$A,$B]", 0},
+          {"Where", 9, "b[$A,$B] r[$B] r[$C,1,1]", 0}, {"Where", 16, "b[$B] r[$A,1] r[]", 0},
+          {"PRelu", 16, "r[$N,$C,$H] w[$C,1]", 0}, {"PRelu", 7, "r[$A,$B] r[1]", 0});
+}
+END_TEST
+
+START_TEST(gradients_activation)
+{
+    CHECK({"Relu", 14, "r[$A,$B,$C]", 0}, {"LeakyRelu alpha=0.2", 16, "r[$A,$B]", 0},
+          {"LeakyRelu", 6, "r[$A]", 0}, {"ThresholdedRelu alpha=0.03", 10, "r[$A,$B]", 0},
+          {"Sigmoid", 13, "r[$A,$B]", 0}, {"Tanh", 13, "r[$A,$B]", 0},
+          {"HardSigmoid", 6, "r[$A,$B]", 0},
+          {"HardSigmoid alpha=0.7 beta=0.5", 6, "f{-0.9,-0.3,0.2,0.8}", 0},
+          {"HardSwish", 14, "f{-4.0,-2.9,-1.5,0.1,2.9,3.5}", 0},
+          {"Elu alpha=1.5", 6, "r[$A,$B]", 0}, {"Celu alpha=0.7", 12, "r[$A,$B]", 0},
+          {"Selu", 6, "r[$A,$B]", 0}, {"Softplus", 1, "r[$A,$B]", 0},
+          {"Softplus", 22, "f{-40,40}", 0}, {"Swish alpha=1.5", 24, "r[$A,$B]", 0},
+          {"Shrink lambd=0.4 bias=0.1", 9, "f{-2,-0.5,-0.3,0.2,0.6}", 0},
+          {"Softsign", 1, "r[$A,$B]", 0}, {"Mish", 18, "r[$A,$B]", 0}, {"Gelu", 20, "r[$A,$B]", 0},
+          {"Gelu approximate=tanh", 20, "r[$A,$B]", 0},
+          {"Clip min=-0.03 max=0.04", 6, "r[$A,$B]", 0}, {"Clip max=0.04", 6, "r[$A,$B]", 0},
+          {"Clip", 11, "r[$A,$B] c[]{-0.02} c[]{1.5}", 0}, {"Clip", 13, "r[$A,$B] - c[]{0.01}", 0},
+          {"Identity", 14, "r[$A,$B]", 0}, {"Dropout", 13, "r[$A,$B]", 2},
+          {"Dropout", 7, "r[$A]", 0}, {"Cast to=11", 13, "r[$A,$B]", 0},
+          {"CastLike", 15, "r[$A] c{1}", 0});
+}
+END_TEST
+
+START_TEST(gradients_softmax)
+{
+    CHECK({"Softmax", 13, "r[$A,$B,$C]", 0}, {"Softmax axis=1", 13, "r[$A,$B,$C]", 0},
+          {"Softmax axis=0", 13, "r[$A,$B]", 0}, {"Softmax", 11, "r[$A,$B,$C]", 0},
+          {"Softmax axis=2", 11, "r[$A,$B,$C,$D]", 0}, {"Softmax axis=0", 11, "r[$A,$B]", 0},
+          {"Softmax axis=-1", 13, "r[]", 0}, {"LogSoftmax", 13, "r[$A,$B,$C]", 0},
+          {"LogSoftmax axis=-2", 13, "r[$A,$B,$C]", 0}, {"LogSoftmax axis=1", 9, "r[$A,$B,$C]", 0});
+}
+END_TEST
+
+START_TEST(gradients_reduce)
+{
+    CHECK({"ReduceMean axes=[2,3] keepdims=0", 11, "r[$A,$B,$C,$D]", 0},
+          {"ReduceMean", 11, "r[$A,$B]", 0}, {"ReduceMean", 18, "r[$A,$B,$C] i{0,-1}", 0},
+          {"ReduceMean axes=[-1]", 13, "r[$A,$B,$C]", 0},
+          {"ReduceSum axes=[1]", 11, "r[$A,$B,$C]", 0},
+          {"ReduceSum keepdims=0", 13, "r[$A,$B,$C] i{1}", 0},
+          {"ReduceSum noop_with_empty_axes=1", 13, "r[$A,$B] i[0]{}", 0},
+          {"ReduceSum", 13, "r[$A,$B]", 0}, {"ReduceMax axes=[0,2]", 11, "d[$A,$B,$C]", 0},
+          {"ReduceMax", 18, "d[$A,$B] i{1}", 0},
+          {"ReduceMin axes=[1] keepdims=0", 11, "d[$A,$B,$C]", 0},
+          {"ReduceProd axes=[1]", 11, "r[$A,$B,$C]", 0},
+          {"ReduceProd", 18, "f[2,3]{1,0,2,3,0.5,-1} i{1}", 0},
+          {"ReduceProd axes=[0]", 11, "f[3,2]{0,1,2,0,0,3}", 0},
+          {"ReduceL1 axes=[0]", 11, "r[$A,$B]", 0}, {"ReduceL2 axes=[-1]", 11, "r[$A,$B,$C]", 0},
+          {"ReduceL2", 18, "r[$A,$B]", 0}, {"ReduceSumSquare axes=[1]", 11, "r[$A,$B,$C]", 0},
+          {"ReduceSumSquare noop_with_empty_axes=1", 18, "r[$A,$B]", 0},
+          {"ReduceLogSum axes=[1]", 11, "p[$A,$B]", 0},
+          {"ReduceLogSumExp axes=[0] keepdims=0", 11, "r[$A,$B,$C]", 0});
+}
+END_TEST
+
+START_TEST(gradients_shape)
+{
+    CHECK({"Reshape", 5, "r[2,3,$A] i{3,-1}", 0}, {"Reshape", 14, "r[$A,$B,$C] i{0,-1}", 0},
+          {"Flatten", 13, "r[$A,$B,$C]", 0}, {"Flatten axis=0", 9, "r[$A,$B]", 0},
+          {"Flatten axis=-1", 11, "r[$A,$B,$C]", 0}, {"Squeeze axes=[0,2]", 11, "r[1,$A,1,$B]", 0},
+          {"Squeeze", 13, "r[1,$A,1] i{-1}", 0}, {"Squeeze", 13, "r[1,3,1]", 0},
+          {"Unsqueeze axes=[0,-1]", 11, "r[$A,$B]", 0}, {"Unsqueeze", 13, "r[$A] i{1,0}", 0},
+          {"Transpose", 13, "r[$A,$B,$C]", 0}, {"Transpose perm=[2,0,1]", 1, "r[$A,$B,$C]", 0},
+          {"Transpose perm=[0,3,1,2]", 1, "r[$A,$B,$C,$D]", 0}, {"Transpose", 1, "r[]", 0},
+          {"Expand", 13, "r[$A,1,$C] i{$B,1}", 0}, {"Expand", 8, "r[$A,1] i{2,1,3}", 0},
+          {"Expand", 8, "r[] i{2,2}", 0},
+          {"Concat axis=1", 13, "r[$A,$B,$C] r[$A,$D,$C] r[$A,1,$C]", 0},
+          {"Concat axis=-1", 11, "r[$A,$B] r[$A,$C]", 0},
+          {"Concat axis=0", 4, "r[$A] r[0] r[$B]", 0}, {"Split axis=1", 13, "r[$A,4,$B]", 2},
+          {"Split axis=-1 split=[1,3]", 11, "r[$A,4]", 2}, {"Split", 13, "r[5,$A] i{2,0,3}", 3},
+          {"Split num_outputs=3 axis=0", 18, "r[7,$A]", 3}, {"Tile", 13, "r[$A,$B] i{2,$C}", 0},
+          {"Tile", 6, "r[$A,1,$B] i{1,3,2}", 0});
+}
+END_TEST
+
+START_TEST(gradients_slice_and_pad)
+{
+    CHECK({"Slice starts=[1,-3] ends=[4,-1] axes=[0,2]", 9, "r[4,$A,5]", 0},
+          {"Slice starts=[0,1] ends=[9,9]", 1, "r[3,4,$A]", 0},
+          {"Slice", 13, "r[5,$A] i{-1} i{-9} i{0} i{-2}", 0},
+          {"Slice", 10, "r[4,7] i{1,6} i{4,0} i{0,1} i{1,-3}", 0},
+          {"Slice", 13, "r[$A,5] i{4} i{-9223372036854775808} i{-1} i{-1}", 0},
+          {"Slice", 13, "r[$A,5] i{0} i{9223372036854775807} i{1} i{9223372036854775807}", 0},
+          {"Slice", 13, "r[3,4,6] i{0,1} i{3,4} - -", 0}, {"Slice", 13, "r[4,4] i{3} i{1} i{0}", 0},
+          {"Pad pads=[0,1,2,0]", 2, "r[$A,$B]", 0}, {"Pad", 13, "r[$A,$B] i{1,0,0,2} r[]", 0},
+          {"Pad pads=[1,-1,0,-1] value=0.5", 2, "r[$A,4]", 0},
+          {"Pad mode=reflect", 11, "r[3,$A,4] i{2,0,3,1,0,3}", 0},
+          {"Pad mode=edge", 13, "r[$A,$B] i{2,1,0,3}", 0},
+          {"Pad mode=wrap", 19, "r[$A,$B] i{2,1,0,3}", 0},
+          {"Pad", 18, "r[$A,$B,$C] i{1,2,3,0} - i{-1,0}", 0});
+}
+END_TEST
+
+START_TEST(gradients_index)
+{
+    CHECK({"Gather", 13, "r[5,$A] i[2,2]{0,-1,3,3}", 0},
+          {"Gather axis=1", 11, "r[$A,4,$B] i{2,2,-4}", 0},
+          {"Gather axis=-1", 1, "r[$A,3] i[]{1}", 0},
+          {"GatherElements axis=1", 13, "r[2,4] i[2,3]{0,3,-1,1,1,2}", 0},
+          {"GatherElements", 11, "r[3,2] i[4,1]{0,2,2,-1}", 0},
+          {"GatherND", 13, "r[3,4,$A] i[2,2]{0,1,-1,3}", 0},
+          {"GatherND", 12, "r[3,4,$A] i[2,1]{2,2}", 0},
+          {"GatherND batch_dims=1", 13, "r[2,3,$A] i[2,1]{2,-3}", 0},
+          {"CumSum", 11, "r[$A,$B,$C] i[]{1}", 0}, {"CumSum exclusive=1", 14, "r[$A,$B] i{-1}", 0},
+          {"CumSum reverse=1", 14, "r[$A,$B] i[]{0}", 0},
+          {"CumSum exclusive=1 reverse=1", 14, "r[$A,$B] i[]{0}", 0});
+}
+END_TEST
+
+/* Values worked out by hand from the operator's definition. */
+START_TEST(integers)
+{
+    op_expect("Add", 14, "i{9223372036854775807,1} i{1,-2}", "{-9223372036854775808,-1}");
+    op_expect("Mul", 14, "i[2,1]{2,3} i{4,-5}", "[2,2]{8,-10,12,-15}");
+    op_expect("Div", 14, "i{7,-7,-9223372036854775808} i{2,2,-1}", "{3,-3,-9223372036854775808}");
+    op_expect_error("Div", 14, "i{1,2} i{1,0}", "divided by zero");
+    op_expect("Mod", 13, "i{7,-7,7,-7} i{3,3,-3,-3}", "{1,2,-2,-1}");
+    op_expect("Mod fmod=1", 13, "i{7,-7,7,-7} i{3,3,-3,-3}", "{1,-1,1,-1}");
+    op_expect("Mod", 13, "i{-9223372036854775808} i{-1}", "{0}");
+    op_expect_error("Mod", 13, "i{1} i{0}", "divided by zero");
+    op_expect("Pow", 13, "i{2,-3,5} i{10,3,0}", "{1024,-27,1}");
+    op_expect("Pow", 13, "i{2,-3} c{2.0,3.0}", "{4,-27}");
+    op_expect("Neg", 13, "i{1,-9223372036854775808}", "{-1,-9223372036854775808}");
+    op_expect("Abs", 13, "i{-4,4}", "{4,4}");
+    op_expect("Max", 12, "i{1,5} i{3} i[2,1]{2,4}", "[2,2]{3,5,4,5}");
+    op_expect("Min", 12, "i{1,5} i{3}", "{1,3}");
+    op_expect("Where", 9, "b{1,0} i{1,2} i{3,4}", "{1,4}");
+    op_expect("ReduceProd keepdims=0", 13, "i{2,3,4}", "[]{24}");
+    op_expect("ReduceSum", 13, "i[2,2]{1,2,3,4} i{0}", "[1,2]{4,6}");
+    op_expect("ReduceMax axes=[0] keepdims=0", 12, "i[2,2]{1,8,3,4}", "{3,8}");
+    op_expect("CumSum reverse=1", 11, "i{1,2,3} i[]{0}", "{6,5,3}");
+    op_expect("Clip", 12, "i{-5,0,5} i[]{-1} i[]{3}", "{-1,0,3}");
+}
+END_TEST
+
+START_TEST(comparisons)
+{
+    op_expect("Equal", 13, "i{1,2,3} i{2}", "{0,1,0}");
+    op_expect("Less", 13, "c{1,2,nan} c{2}", "{1,0,0}");
+    op_expect("Greater", 13, "c[2,1]{1,3} c{2,0}", "[2,2]{0,1,1,1}");
+    op_expect("LessOrEqual", 16, "i{1,2,3} i{2}", "{1,1,0}");
+    op_expect("GreaterOrEqual", 16, "i{1,2,3} i{2}", "{0,1,1}");
+    op_expect("And", 7, "b{0,0,1,1} b{0,1,0,1}", "{0,0,0,1}");
+    op_expect("Or", 7, "b{0,0,1,1} b{0,1,0,1}", "{0,1,1,1}");
+    op_expect("Xor", 7, "b{0,0,1,1} b{0,1,0,1}", "{0,1,1,0}");
+    op_expect("Not", 1, "b{0,1}", "{1,0}");
+    op_expect("IsNaN", 13, "c{1,nan}", "{0,1}");
+    op_expect("IsInf", 10, "c{1,nan,inf,-inf}", "{0,0,1,1}");
+    op_expect("IsInf detect_negative=0", 10, "c{inf,-inf}", "{1,0}");
+    op_expect("Floor", 13, "c{-1.5,1.5}", "{-2,1}");
+    op_expect("Ceil", 13, "c{-1.5,1.5}", "{-1,2}");
+    op_expect("Round", 11, "c{0.5,1.5,-2.5,2.6}", "{0,2,-2,3}");
+    op_expect("Sign", 13, "c{-2,0,0.5}", "{-1,0,1}");
+    op_expect("Mod fmod=1", 13, "c{-4.5,5} c{2,3}", "{-0.5,2}");
+    op_expect("Mod", 13, "c{-4.5,5,1} c{2,-3,-inf}", "{1.5,-1,-inf}");
+    op_expect("Max", 13, "c{nan,1} c{0,nan}", "{nan,nan}");
+}
+END_TEST
+
+START_TEST(casts)
+{
+    op_expect("Cast to=7", 13, "c{1.9,-1.9,nan,1e30}", "{1,-1,0,0}");
+    op_expect("Cast to=2", 13, "i{257,-1}", "{1,255}");
+    op_expect("Cast to=3", 13, "i{200}", "{-56}");
+    op_expect("Cast to=9", 13, "c{0.5,0}", "{1,0}");
+    op_expect("Cast to=9", 13, "i{256,0}", "{1,0}");
+    op_expect("Cast to=1", 13, "i{3,-2}", "{3,-2}");
+    op_expect_error("Cast to=8", 13, "i{3}", "string");
+    op_expect_error("Cast", 13, "i{3}", "not handled");
+    op_expect("Dropout", 13, "c{1,2}", "{1,2} {1,1}");
+    op_expect_error("Dropout", 13, "c{1,2} c[]{0.5} b[]{1}", "training");
+}
+END_TEST
+
+START_TEST(constants)
+{
+    op_expect("Constant value_int=3", 13, "", "[]{3}");
+    op_expect("Constant value_float=1.5", 12, "", "[]{1.5}");
+    op_expect("Constant value_ints=[1,-2]", 12, "", "{1,-2}");
+    op_expect_error("Constant", 12, "", "value");
+    op_expect("ConstantOfShape", 9, "i{2,1}", "[2,1]{0,0}");
+    op_expect("ConstantOfShape", 9, "i[0]{}", "[]{0}");
+    op_expect_error("ConstantOfShape", 9, "i{-1}", "negative");
+    op_expect_error("ConstantOfShape", 9, "i{4611686018427387904,4}", "");
+    op_expect_error("ConstantOfShape", 9, "i{1,1,1,1,1,1,1,1,1}", "at most 8");
+    op_expect("Range", 11, "i[]{3} i[]{9} i[]{3}", "{3,6}");
+    op_expect("Range", 11, "c[]{1} c[]{0} c[]{-0.4}", "{1,0.6,0.2}");
+    op_expect("Range", 11, "i[]{3} i[]{1} i[]{1}", "[0]{}");
+    op_expect_error("Range", 11, "i[]{3} i[]{1} i[]{0}", "range");
+}
+END_TEST
+
+START_TEST(shapes)
+{
+    op_expect("Shape", 13, "r[2,3,4]", "{2,3,4}");
+    op_expect("Shape start=-2 end=9", 15, "r[2,3,4]", "{3,4}");
+    op_expect("Shape start=2 end=1", 15, "r[2,3,4]", "[0]{}");
+    op_expect("Size", 13, "r[2,3,4]", "[]{24}");
+    op_expect("Reshape allowzero=1", 14, "r[0,3] i{3,0}", "[3,0]{}");
+    op_expect_error("Reshape", 14, "r[2,3] i{4,-1}", "[2,3] does not reshape");
+    op_expect_error("Reshape", 14, "r[2,3] i{-1,-1}", "-1 twice");
+    op_expect_error("Reshape", 14, "r[2,3] i{2,3,0}", "no axis");
+    op_expect_error("Reshape", 14, "r[2,3] i{-2,-3}", "does not reshape");
+    op_expect_error("Reshape", 14, "r[2,3] i{4611686018427387904,4}", "does not reshape");
+    op_expect_error("Flatten axis=3", 14, "r[2,3]", "axis 3");
+    op_expect_error("Squeeze", 13, "r[2,1] i{0}", "not one");
+    op_expect_error("Unsqueeze", 13, "r[2] i{0,0}", "twice");
+    op_expect_error("Transpose perm=[0,0]", 13, "r[2,3]", "twice");
+    op_expect_error("Transpose perm=[0]", 13, "r[2,3]", "perm has 1");
+    op_expect_error("Concat axis=0", 13, "r[2,3] r[2,4]", "differs");
+    op_expect_error("Concat axis=0", 13, "r[2,3] -", "missing");
+    op_expect("Concat axis=0", 13, "i{1} i{2,3}", "{1,2,3}");
+    op_expect_error("Expand", 13, "r[2,3] i{2,2}", "does not expand");
+    op_expect_error("Add", 13, "r[2,3] r[2]", "do not broadcast");
+    op_expect_error("Add", 13, "r[2]", "missing");
+    op_expect_error("Add", 13, "r[2] i{1,2}", "are of");
+    op_expect("Add", 13, "r[0,3] r[3]", "[0,3]{}");
+    op_expect_error("Split", 13, "r[4] i{1,2}", "pieces");
+    op_expect("Split axis=0 num_outputs=3", 18, "i{1,2,3,4,5}", "{1,2} {3,4} {5}");
+    op_expect_error("Tile", 13, "r[2] i{-1}", "repeats");
+    op_expect("Tile", 13, "i{1,2} i{2}", "{1,2,1,2}");
+}
+END_TEST
+
+START_TEST(slices_and_pads)
+{
+    op_expect("Slice", 13, "i{0,1,2,3,4,5} i{-1} i{-100} i{0} i{-2}", "{5,3,1}");
+    op_expect("Slice", 13, "i{0,1,2,3} i{1} i{-1}", "{1,2}");
+    op_expect("Slice", 13, "i[0]{} i{0} i{5} i{0} i{-1}", "[0]{}");
+    op_expect("Slice", 13, "i{0,1,2,3,4} i{0} i{9} i{0} i{9223372036854775807}", "{0}");
+    op_expect("Slice", 13, "i{0,1,2,3,4} i{4} i{-9} i{0} i{-9223372036854775808}", "{4}");
+    op_expect_error("Slice", 13, "i{0,1} i{0} i{1} i{0} i{0}", "step is zero");
+    op_expect_error("Slice", 13, "i{0,1} i{0} i{1} i{1}", "axis 1");
+    op_expect_error("Slice", 13, "i{0,1} i{0,0} i{1}", "agree");
+    op_expect("Pad", 13, "i{1,2} i{1,2} i[]{9}", "{9,1,2,9,9}");
+    op_expect("Pad mode=reflect", 13, "i{1,2,3} i{2,4}", "{3,2,1,2,3,2,1,2,3}");
+    op_expect("Pad mode=edge", 13, "i{1,2} i{1,1}", "{1,1,2,2}");
+    op_expect("Pad mode=wrap", 19, "i{1,2,3} i{1,1}", "{3,1,2,3,1}");
+    op_expect("Pad", 13, "i{1,2,3} i{-1,0}", "{2,3}");
+    op_expect_error("Pad", 13, "i{1,2,3} i{-2,-2}", "cannot be padded");
+    op_expect_error("Pad", 13, "i{1,2} i{-9223372036854775808,9223372036854775807}", "padded");
+    op_expect_error("Pad", 13, "i{1,2} i{1,1,1}", "pads");
+    op_expect_error("Pad mode=cubic", 13, "i{1,2} i{1,1}", "mode");
+    op_expect_error("Pad mode=edge", 13, "i[0]{} i{1,1}", "nothing to repeat");
+}
+END_TEST
+
+START_TEST(indices)
+{
+    op_expect("Gather", 13, "i{5,6,7} i[1,2]{-1,0}", "[1,2]{7,5}");
+    op_expect_error("Gather", 13, "i{5,6,7} i{3}", "index 3");
+    op_expect_error("Gather", 13, "i{5,6,7} i{-4}", "index -4");
+    op_expect_error("Gather axis=1", 13, "i{5,6,7} i{0}", "axis 1");
+    op_expect("ScatterElements axis=0", 13, "c{1,2,3} i{-1,0} c{9,8}", "{8,2,9}");
+    op_expect("ScatterElements reduction=add", 16, "c{1,2,3} i{1,1} c{9,8}", "{1,19,3}");
+    op_expect_error("ScatterElements", 13, "c{1,2,3} i{3} c{9}", "index 3");
+    op_expect_error("GatherElements", 13, "c[2,2]{1,2,3,4} i[1,3]{0,0,0}", "does not fit");
+    op_expect_error("GatherND", 13, "c[2,2]{1,2,3,4} i[1,3]{0,0,0}", "does not fit");
+    op_expect_error("GatherND", 13, "c[2,2]{1,2,3,4} i[1,2]{0,2}", "index 2");
+    op_expect_error("CumSum", 13, "c{1,2} i[]{1}", "axis 1");
+}
+END_TEST
+
+/* Where differences say nothing: at kinks and ties. */
+START_TEST(kinks)
+{
+    op_expect_gradient("Relu", 14, "f{0,1,-1}", 0, "{0,1,0}");
+    op_expect_gradient("Clip", 13, "f{0,1,2,3} c[]{1} c[]{2}", 0, "{0,1,1,0}");
+    op_expect_gradient("Max", 13, "f{1,2} f{1,0}", 0, "{1,1}");
+    op_expect_gradient("Max", 13, "f{1,2} f{1,0}", 1, "{0,0}");
+    op_expect_gradient("Min", 13, "f{1,2} f{1,0} c{1}", 1, "{0,1}");
+    op_expect_gradient("ReduceMax", 13, "f{1,3,3}", 0, "{0,1,0}");
+    op_expect_gradient("ReduceL2", 13, "f{0,0}", 0, "{0,0}");
+    op_expect_gradient("Pow", 13, "f{0,0,0} c{2,1,0}", 0, "{0,1,0}");
+    op_expect_gradient("Abs", 13, "f{0}", 0, "{0}");
+}
+END_TEST
+
+START_TEST(numerics)
+{
+    op_expect("Softmax", 11, "c[1,2,2]{0,0,0,0}", "[1,2,2]{0.25,0.25,0.25,0.25}");
+    op_expect("Softmax", 13, "c[1,2,2]{0,0,0,0}", "[1,2,2]{0.5,0.5,0.5,0.5}");
+    op_expect("Softmax", 13, "c{1000,1000}", "{0.5,0.5}");
+    op_expect("LogSoftmax", 13, "c{-1000,1000}", "{-2000,0}");
+    op_expect("Sigmoid", 13, "c{-1000,1000}", "{0,1}");
+    op_expect("Softplus", 13, "c{-1000,1000}", "{0,1000}");
+    op_expect("ReduceLogSumExp keepdims=0", 13, "c{1000,1000}", "[]{1000.693147}");
+    op_expect("ReduceMean", 13, "c[2,2]{1,2,3,6}", "[1,1]{3}");
+    op_expect("ReduceSum", 13, "c[0,2]{} i{0}", "[1,2]{0,0}");
+    op_expect("Relu", 13, "c{nan,-1}", "{nan,0}");
+    op_expect_error("ReduceSum", 13, "c[2]{1,2} i{0,0}", "twice");
+    op_expect_error("Softmax axis=2", 13, "c[2]{1,2}", "axis 2");
+    op_expect_error("Sqrt", 13, "i{4}", "floating");
+    op_expect_error("PRelu", 13, "c{1,2} c[2,1]{1,2}", "does not fit");
+}
+END_TEST
+
+/* Lists that no exporter writes: any answer or refusal will do, but no undefined behaviour (this
+ * test is run with sanitizers). */
+START_TEST(hostile)
+{
+    static const struct {
+        const char *node;
+        int opset;
+        const char *inputs; /* # is replaced by a number */
+    } nodes[] = {
+        {"Slice", 13, "r[3,0,5] i{#,#} i{#,#} i{#,#} i{#,#}"},
+        {"Slice", 13, "i[3,4]{1,2,3,4,5,6,7,8,9,10,11,12} i{#} i{#} i{#} i{#}"},
+        {"Slice starts=[#,#] ends=[#,#] axes=[1,#]", 9, "r[3,5]"},
+        {"Pad mode=reflect", 13, "r[2,3] i{#,#,#,#}"},
+        {"Pad mode=edge", 13, "r[2,3] i{#,#,#,#}"},
+        {"Pad", 18, "r[2,0,3] i{#,#} - i{#}"},
+        {"Pad pads=[#,#,#,#]", 2, "r[2,3]"},
+        {"Reshape", 13, "r[2,3] i{#,#,#}"},
+        {"Reshape allowzero=1", 14, "r[2,0,3] i{#,#}"},
+        {"Expand", 13, "r[2,1] i{#,#,#}"},
+        {"Tile", 13, "r[0,2] i{#,#}"},
+        {"Tile", 13, "r[2] i{#}"},
+        {"Gather axis=#", 13, "r[2,3] i{#,#}"},
+        {"GatherElements axis=#", 13, "r[2,3] i[2,1]{#,#}"},
+        {"GatherND batch_dims=#", 13, "r[2,3] i[2,2]{#,#,#,#}"},
+        {"ScatterElements axis=#", 13, "r[2,3] i[1,2]{#,#} r[1,2]"},
+        {"Split axis=#", 13, "r[4,2] i{#,#}"},
+        {"Split num_outputs=# axis=1", 18, "r[4,2]"},
+        {"Concat axis=#", 13, "r[2,3] r[2,1]"},
+        {"Flatten axis=#", 13, "r[2,3,4]"},
+        {"Squeeze", 13, "r[1,2,1] i{#,#}"},
+        {"Unsqueeze", 13, "r[2] i{#,#}"},
+        {"Transpose perm=[#,#]", 13, "r[2,3]"},
+        {"Shape start=# end=#", 15, "r[2,3]"},
+        {"ConstantOfShape", 9, "i{#,#}"},
+        {"Range", 11, "i[]{#} i[]{#} i[]{#}"},
+        {"CumSum", 11, "i{#,#} i[]{#}"},
+        {"ReduceSum", 13, "i[2,2]{#,#,#,#} i{#}"},
+        {"ReduceProd keepdims=#", 18, "i{#,#} i{#}"},
+        {"Softmax axis=#", 11, "r[2,3]"},
+        {"Div", 13, "i{#,#} i{#,#}"},
+        {"Mod fmod=#", 13, "i{#,#} i{#,#}"},
+        {"Mul", 13, "i{#,#} i{#}"},
+        {"Pow", 13, "i{#,#} i{#}"},
+        {"Pow", 13, "i{#,#} c{1e30}"},
+        {"Sub", 13, "i{#,#} i{#}"},
+        {"Cast to=#", 13, "c{1e30,-1e30,nan,3e9}"},
+        {"Cast to=3", 13, "i{#}"},
+        {"Clip", 13, "i{#} i[]{#} i[]{#}"},
+    };
+    static const long long numbers[] = {
+        0, 1,         2,         3,         -1,           -2,        -3,        5,
+        7, 1LL << 31, 1LL << 40, 1LL << 62, -(1LL << 62), INT64_MAX, INT64_MIN, INT64_MIN + 1};
+    uint64_t random = 1;
+    for (int draw = 0; draw < 8000; draw++) {
+        size_t n = (size_t)draw % (sizeof nodes / sizeof nodes[0]);
+        char text[2][300];
+        for (int part = 0; part < 2; part++) {
+            size_t used = 0;
+            for (const char *c = part ? nodes[n].inputs : nodes[n].node; *c; c++) {
+                random = random * 6364136223846793005u + 1442695040888963407u;
+                long long number = numbers[random >> 60];
+                if (*c == '#')
+                    used += (size_t)sprintf(text[part] + used, "%lld", number);
+                else
+                    text[part][used++] = *c;
+                text[part][used] = 0;
+            }
+        }
+        OpRun *run = op_run(text[0], nodes[n].opset, text[1], 2);
+        ck_assert(op_run_status(run) == ONNXPRESS_OK || *op_run_message(run));
+        op_run_free(run);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("ops");
+    TCase *cases = tcase_create("ops");
+    tcase_set_timeout(cases, 60);
+    tcase_add_test(cases, gradients_elementwise);
+    tcase_add_test(cases, gradients_nary);
+    tcase_add_test(cases, gradients_activation);
+    tcase_add_test(cases, gradients_softmax);
+    tcase_add_test(cases, gradients_reduce);
+    tcase_add_test(cases, gradients_shape);
+    tcase_add_test(cases, gradients_slice_and_pad);
+    tcase_add_test(cases, gradients_index);
+    tcase_add_test(cases, integers);
+    tcase_add_test(cases, comparisons);
+    tcase_add_test(cases, casts);
+    tcase_add_test(cases, constants);
+    tcase_add_test(cases, shapes);
+    tcase_add_test(cases, slices_and_pads);
+    tcase_add_test(cases, indices);
+    tcase_add_test(cases, kinks);
+    tcase_add_test(cases, numerics);
+    tcase_add_test(cases, hostile);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
