@@ -173,6 +173,25 @@ def goals(work):
     check("no data: smaller", (work / "copy.small.onnx").stat().st_size * 4 < LENET.stat().st_size)
 
 
+def zstd_files(work):
+    """Models named .onnx.zst are read and written; damaged ones are refused."""
+    packed, small, again = work / "m.onnx.zst", work / "s.onnx.zst", work / "s.onnx"
+    run("restore", compressed(work), "-o", packed)
+    check("written as zstd", packed.read_bytes()[:4] == b"\x28\xb5\x2f\xfd")
+    done = run("compress", packed, "-o", small, "--form", "plain", "--step", "0.05", "--json", "-")
+    check("read from zstd", done.returncode == 0, done.stderr)
+    report = json.loads(done.stdout)
+    check("bytes on disk", report["compressed_bytes"] == small.stat().st_size and
+          report["original_bytes"] == packed.stat().st_size, report["ratio"])
+    check("plain form is small with zstd", LENET.stat().st_size / small.stat().st_size > 8)
+    check("unpacked again", run("restore", small, "-o", again).returncode == 0 and
+          onnx.load(again).graph.node[0].op_type == "Conv")
+    whole = packed.read_bytes()
+    for name, data in (("truncated", whole[:len(whole) // 2]), ("flipped", whole[:99] + b"?" + whole[100:])):
+        (work / "bad.onnx.zst").write_bytes(data)
+        refused(f"zstd {name}", work, "compress", work / "bad.onnx.zst", says=("bad.onnx.zst",))
+
+
 def bad_models(work):
     calib = ("--calib", IMAGES)
     refused("missing", work, "compress", work / "none.onnx", *calib, says=("none.onnx",), code=2)
@@ -379,6 +398,7 @@ def main():
         help_texts()
         good_input(work)
         goals(work)
+        zstd_files(work)
         bad_models(work)
         bad_data(work)
         bad_output(work)

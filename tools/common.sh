@@ -28,11 +28,11 @@ build_in() {
     ninja -C "$dir" >"$dir.log" 2>&1 || { grep -E 'error|warning|FAILED' -A 5 "$dir.log"; return 1; }
 }
 
-# The Python that tests and tools use: build/venv, with the pinned requirements.
+# The Python that tests and tools use: build/venv, with the pinned requirements of `tools` or `tests`.
 python_environment() {
-    local stamp=build/venv/.requirements
-    cmp -s tests/requirements.txt "$stamp" && return 0
-    python3 -m venv build/venv
-    build/venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
-    cp tests/requirements.txt "$stamp"
+    local stamp=build/venv/.$1
+    cat tools/requirements.txt "$1/requirements.txt" | cmp -s - "$stamp" && return 0
+    [ -e build/venv ] || python3 -m venv build/venv
+    build/venv/bin/pip install -q --disable-pip-version-check -r "$1/requirements.txt"
+    cat tools/requirements.txt "$1/requirements.txt" >"$stamp"
 }

@@ -20,8 +20,9 @@ OUT = ROOT / "build" / "curves"
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATIOS = {"lenet5": (8, 12, 16, 20, 24, 28, 32, 40, 50), "resnet20": (4, 5, 6, 7, 8, 9, 10, 12, 14),
           "resnet32": (4, 5, 6, 7, 8, 9, 10, 12, 14)}
-METHODS = [(method, scope, weighted) for method in ("uniform", "kmeans")
-           for scope in ("model", "tensor") for weighted in (True, False)]
+METHODS = [("compensated", scope, True) for scope in ("model", "tensor")] + \
+    [(method, scope, weighted) for method in ("uniform", "kmeans")
+     for scope in ("model", "tensor") for weighted in (True, False)]
 
 
 def mnist():
@@ -59,7 +60,9 @@ def points(name):
             done = subprocess.run(
                 [program, "compress", model, "-o", small, "--ratio", str(ratio), "--method", method,
                  "--scope", scope, "--hessian", hessian, "--quiet",
-                 *([] if weighted else ["--unweighted"])], capture_output=True, text=True)
+                 *([] if weighted else ["--unweighted"]),
+                 *(["--calib", DATA / calibration, *preprocessing] if method == "compensated" else [])],
+                capture_output=True, text=True)
             if done.returncode:
                 print(f"{name} {method} {scope} ratio {ratio}: {done.stderr.strip()}", file=sys.stderr)
                 continue
@@ -77,7 +80,7 @@ def label(row):
 def svg(name, top1, rows):
     """A plain SVG: top-1 over ratio, a line a method."""
     width, height, left, top, right, bottom = 760, 420, 60, 30, 250, 45
-    colours = ("#0b6e4f", "#8fd3b6", "#1b4b91", "#9bbdf0", "#b5541c", "#f0b48f", "#7a2e8e", "#d3a6e0")
+    colours = ("#c1121f", "#780000", "#0b6e4f", "#8fd3b6", "#1b4b91", "#9bbdf0", "#b5541c", "#f0b48f", "#7a2e8e", "#d3a6e0")
     low = max(min(r[5] for r in rows), top1 - 6)
     most = max(r[3] for r in rows) * 1.02
     x = lambda ratio: left + (width - left - right) * ratio / most

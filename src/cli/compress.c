@@ -5,11 +5,13 @@
 
 #include "cli/cli.h"
 
-/* model.onnx -> model.small.onnx */
+/* model.onnx (or model.onnx.zst) -> model.small.onnx */
 static char *default_output(const char *input)
 {
     size_t length = strlen(input);
-    if (length > 5 && strcmp(input + length - 5, ".onnx") == 0)
+    if (length > 4 && strcmp(input + length - 4, ".zst") == 0)
+        length -= 4;
+    if (length > 5 && strncmp(input + length - 5, ".onnx", 5) == 0)
         length -= 5;
     char *output = malloc(length + sizeof ".small.onnx");
     if (output) {
@@ -56,5 +58,5 @@ const Command command_compress = {
         "      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
         "  With no goal: the smallest file whose answers stay within a KL divergence of 0.005\n"
         "  nats and of a tenth of the model's own mean output entropy. Without -o, the result\n"
-        "  is model.small.onnx. Give samples that the model was not trained on.\n",
+        "  is model.small.onnx; files named .onnx.zst are read and written too. Give samples that the model was not trained on.\n",
     .run = run};

@@ -77,8 +77,6 @@ static int parse(Model *model, const FileMap *map, Error *err)
         return error_set(err, ONNXPRESS_FORMAT, "%s: holds no graph: not an ONNX model",
                          model->path);
     model->opset = default_opset(model->proto);
-    model->file_bytes = map->size;
-    sha256_hex(map->data, map->size, model->sha256);
     return external_open(model, err);
 }
 
@@ -99,10 +97,16 @@ int model_load(const char *path, Model **result, Error *err)
     if (!model || !model->path || !model->private_data) {
         arena_destroy(arena);
         status = error_memory(err, "the model");
-    } else if ((status = parse(model, &map, err))) {
-        model_free(model);
     } else {
-        *result = model;
+        model->file_bytes = map.size;
+        sha256_hex(map.data, map.size, model->sha256);
+        status = file_expand(path, &map, err);
+        if (!status)
+            status = parse(model, &map, err);
+        if (status)
+            model_free(model);
+        else
+            *result = model;
     }
     file_unmap(&map);
     return status;

@@ -1,6 +1,6 @@
 /* Model: an ONNX file in memory, parsed, with its external data mapped.
  *
- * model_load owns the parsed message, an arena for whatever is added to it, and the mappings of
+ * A file of zstd's is expanded first. model_load owns the parsed message, an arena for whatever is added to it, and the mappings of
  * external-data files; model_free frees all of that. What we do not rewrite is saved as it was,
  * unknown fields included. Loading checks the wire format first (depth, lengths, strings) so that
  * a hostile file can exhaust neither stack nor memory: what is allocated follows from its size.
@@ -25,7 +25,7 @@ struct Model {
     Arena *arena;            /* lives as long as the model */
     const char *path;        /* as given to model_load */
     int64_t opset;           /* version of the default domain */
-    uint64_t file_bytes;     /* the .onnx file */
+    uint64_t file_bytes;     /* the .onnx (or .onnx.zst) file, as it is on disk */
     uint64_t external_bytes; /* sum of the external-data files that tensors refer to, each once */
     char sha256[65];         /* of the .onnx file, lower-case hex */
     struct ModelPrivate *private_data;

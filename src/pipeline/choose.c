@@ -320,10 +320,14 @@ static int search_scope(Search *s)
         low = goal_is_size(options->goal) ? 1 / largest : largest / FINEST_CELLS;
         high = goal_is_size(options->goal) ? FINEST_CELLS / largest : largest;
     }
-    rc = quantize_search(low, high, SEARCH_STEPS, try_at, s, &best, session->err);
+    /* Its own words on a goal out of reach know neither the goal nor how near it came. */
+    Error search_err = {0};
+    rc = quantize_search(low, high, SEARCH_STEPS, try_at, s, &best, &search_err);
     if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
         return unreachable(s);
-    if (!rc && goal_is_size(options->goal))
+    if (rc)
+        return error_set(session->err, search_err.code, "%s", search_err.message);
+    if (goal_is_size(options->goal))
         rc = measure_answers(s, &s->best);
     return rc;
 }

@@ -390,6 +390,17 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
     return ONNXPRESS_OK;
 }
 
+/* What the result takes on disk: the file may be compressed again (.zst). */
+static int measure_result(Compression *c, const char *path)
+{
+    FileMap map;
+    int rc = file_map(path, &map, c->session.err);
+    if (!rc)
+        c->sizes.model_bytes = map.size;
+    file_unmap(&map);
+    return rc;
+}
+
 OnnxPressStatus onnxpress_compress(const char *input, const char *output,
                                    const OnnxPressOptions *options, OnnxPressReport **report,
                                    OnnxPressError *error)
@@ -433,6 +444,8 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
                           : options->sidecar == ONNXPRESS_SIDECAR_NEVER ? SIDECAR_NEVER
                                                                         : SIDECAR_AUTO,
                           &c.sizes, err);
+    if (!rc)
+        rc = measure_result(&c, output);
     if (!rc && c.sizes.model_bytes + c.sizes.sidecar_bytes >=
                    s->model->file_bytes + s->model->external_bytes)
         rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",

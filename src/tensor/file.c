@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tensor/file.h"
+#include "tensor/compressed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +35,7 @@ struct FileWriter {
     int fd;       /* -1 once prepared */
     bool existed; /* the target was there when the writer was made */
     FileWriter *attached;
+    Packer *packer; /* NULL: written as it is */
     size_t used;
     unsigned char buffer[BUFFER_BYTES];
 };
@@ -56,7 +57,7 @@ int file_map(const char *path, FileMap *map, Error *err)
             status =
                 error_set(err, ONNXPRESS_IO, "%s: cannot be mapped: %s", path, strerror(errno));
         else
-            *map = (FileMap){data, (size_t)info.st_size};
+            *map = (FileMap){data, (size_t)info.st_size, 0};
     }
     if (fd >= 0)
         close(fd);
@@ -65,7 +66,9 @@ int file_map(const char *path, FileMap *map, Error *err)
 
 void file_unmap(FileMap *map)
 {
-    if (map->data)
+    if (map->expanded)
+        free((void *)(uintptr_t)map->data);
+    else if (map->data)
         munmap((void *)(uintptr_t)map->data, map->size);
     *map = (FileMap){0};
 }
@@ -140,9 +143,11 @@ int file_create(const char *path, FileWriter **writer, Error *err)
 
     FileWriter *w = malloc(sizeof *w);
     char *target = strdup(path);
-    int slot = w && target ? slot_claim() : -1;
+    bool packs = path_is_compressed(path);
+    Packer *packer = packs ? packer_create() : NULL;
+    int slot = w && target && (packer || !packs) ? slot_claim() : -1;
     int status;
-    if (!w || !target) {
+    if (!w || !target || (packs && !packer)) {
         status = error_memory(err, "writing a file");
         goto fail;
     }
@@ -165,10 +170,12 @@ int file_create(const char *path, FileWriter **writer, Error *err)
     w->fd = fd;
     w->existed = existed;
     w->attached = NULL;
+    w->packer = packer;
     w->used = 0;
     *writer = w;
     return ONNXPRESS_OK;
 fail:
+    packer_free(packer);
     free(target);
     free(w);
     return status;
@@ -180,8 +187,9 @@ static int write_failed(const FileWriter *writer, Error *err)
                      strerror(errno));
 }
 
-static int write_all(FileWriter *writer, const unsigned char *data, size_t bytes, Error *err)
+static int write_raw(void *context, const unsigned char *data, size_t bytes, Error *err)
 {
+    FileWriter *writer = context;
     while (bytes > 0) {
         ssize_t written = write(writer->fd, data, bytes);
         if (written < 0 && errno == EINTR)
@@ -192,6 +200,13 @@ static int write_all(FileWriter *writer, const unsigned char *data, size_t bytes
         bytes -= (size_t)written;
     }
     return ONNXPRESS_OK;
+}
+
+static int write_all(FileWriter *writer, const unsigned char *data, size_t bytes, Error *err)
+{
+    if (writer->packer)
+        return packer_put(writer->packer, data, bytes, false, write_raw, writer, err);
+    return write_raw(writer, data, bytes, err);
 }
 
 static int flush(FileWriter *writer, Error *err)
@@ -229,6 +244,8 @@ static int prepare_one(FileWriter *writer, Error *err)
     if (writer->fd < 0)
         return ONNXPRESS_OK;
     int status = flush(writer, err);
+    if (!status && writer->packer)
+        status = packer_put(writer->packer, NULL, 0, true, write_raw, writer, err);
     if (!status && fsync(writer->fd) != 0)
         status = write_failed(writer, err);
     if (close(writer->fd) != 0 && !status)
@@ -262,6 +279,7 @@ static void writer_free(FileWriter *writer)
 {
     if (writer->fd >= 0)
         close(writer->fd);
+    packer_free(writer->packer);
     free(writer->target);
     free(writer);
 }

@@ -14,13 +14,18 @@
 typedef struct {
     const unsigned char *data; /* NULL when size is 0 */
     size_t size;
+    int expanded;              /* the data is in memory of its own, not mapped */
 } FileMap;
 
 int file_map(const char *path, FileMap *map, Error *err); /* refuses folders and devices */
 void file_unmap(FileMap *map);
+/* Replaces the map of a zstd file by what it holds; others stay as they are. What a file may expand
+ * to is bounded by a multiple of its size. */
+int file_expand(const char *path, FileMap *map, Error *err);
 
 typedef struct FileWriter FileWriter;
 
+/* What is written to a path that ends in ".zst" is compressed with zstd. */
 int file_create(const char *path, FileWriter **writer, Error *err);
 int file_write(FileWriter *writer, const void *data, size_t bytes, Error *err);
 /* Two-phase, so that a model and its sidecar appear together: prepare makes the temporary file
