@@ -12,7 +12,9 @@
 #define DRAWS 3        /* of sizes and values, a case */
 #define FD_STEP 1e-5   /* central differences in double: error about 1e-10 */
 #define TOLERANCE 1e-6 /* of the largest gradient of the tensor */
-#define PREFILL 0.25   /* what gradients are added to */
+#define BEND_STEP 1e-4 /* second differences in double: error about 1e-7 */
+#define BEND_TOLERANCE 1e-4
+#define PREFILL 0.25 /* what gradients are added to */
 
 /* Exactly as large as asked for, so that sanitizers see an element too many. */
 typedef struct {
@@ -329,12 +331,13 @@ static bool is_differentiated(const OpRun *run, int k)
     return strchr("rpdwf", run->kind[k]) != NULL;
 }
 
-/* Backward into fresh gradients that start at PREFILL, with only what the row keeps. */
-static void run_backward(OpRun *run, real *const *d_out, real **d_in)
+/* Backward, or with `first` the second-order rule, into fresh gradients that start at PREFILL, with
+ * only what the row keeps. */
+static void run_rule(OpRun *run, real *const *d_out, real *const *first, real **d_in)
 {
     Value in[MOST_ARGUMENTS], out[MOST_ARGUMENTS], *in_list[MOST_ARGUMENTS] = {0},
                                                    *out_list[MOST_ARGUMENTS];
-    const real *d_out_list[MOST_ARGUMENTS];
+    const real *d_out_list[MOST_ARGUMENTS], *first_list[MOST_ARGUMENTS];
     int keep = run->node.row->keep;
     for (int k = 0; k < run->call.n_in; k++) {
         in[k] = run->in[k];
@@ -353,14 +356,21 @@ static void run_backward(OpRun *run, real *const *d_out, real **d_in)
             out[k].r = NULL, out[k].i = NULL;
         out_list[k] = &out[k];
         d_out_list[k] = d_out[k];
+        first_list[k] = first ? first[k] : NULL;
     }
     OpCall call = run->call;
     call.in = in_list;
     call.out = out_list;
     call.d_out = d_out_list;
     call.d_in = d_in;
-    int status = run->node.row->backward(&call);
+    int status =
+        first ? run->node.row->curvature(&call, first_list) : run->node.row->backward(&call);
     ck_assert_msg(status == ONNXPRESS_OK, "%s: backward: %s", run->text, run->err.message);
+}
+
+static void run_backward(OpRun *run, real *const *d_out, real **d_in)
+{
+    run_rule(run, d_out, NULL, d_in);
 }
 
 static double largest(const real *x, int64_t n)
@@ -389,6 +399,65 @@ static void check_gradient(OpRun *run, int k, const real *gradient, real *const 
         ck_assert_msg(fabs(got - expected) <= TOLERANCE * scale,
                       "%s: gradient %lld of input %d is %.10g, differences give %.10g", run->text,
                       (long long)e, k, got, expected);
+    }
+}
+
+/* What element e of input k adds to the sum that curvature is: of every output the squared slope
+ * times `second` and the bend times `first`. */
+static double bend_of(OpRun *run, int k, int64_t e, real *const *first, real *const *second)
+{
+    Value *x = &run->in[k];
+    real original = x->r[e];
+    double *at[3], sum = 0;
+    int64_t total = 0;
+    for (int o = 0; o < run->call.n_out; o++)
+        total += run->out[o].count;
+    for (int side = 0; side < 3; side++) {
+        at[side] = calloc((size_t)total + 1, sizeof **at);
+        x->r[e] = original + (real)((side - 1) * BEND_STEP);
+        run_forward(run);
+        ck_assert_msg(!run->status, "%s: %s", run->text, run->err.message);
+        double *to = at[side];
+        for (int o = 0; o < run->call.n_out; o++)
+            for (int64_t i = 0; run->out[o].r && i < run->out[o].count; i++)
+                *to++ = (double)run->out[o].r[i];
+    }
+    x->r[e] = original;
+    for (int64_t i = 0, o = 0, of = 0; i < total; i++, of++) {
+        while (of == run->out[o].count)
+            o++, of = 0;
+        double slope = (at[2][i] - at[0][i]) / (2 * BEND_STEP);
+        double bend = (at[2][i] - 2 * at[1][i] + at[0][i]) / (BEND_STEP * BEND_STEP);
+        sum += slope * slope * (double)second[o][of] + bend * (double)first[o][of];
+    }
+    for (int side = 0; side < 3; side++)
+        free(at[side]);
+    return sum;
+}
+
+/* The row's second-order rule against the sum that it stands for. */
+static void check_curvature(OpRun *run, real *const *first)
+{
+    real *second[MOST_ARGUMENTS] = {0}, *dd_in[MOST_ARGUMENTS];
+    for (int o = 0; o < run->call.n_out; o++) {
+        if (!first[o] || !run->node.row->curvature)
+            return; /* integer outputs have no place in the sum */
+        second[o] = block(&run->lasting, (size_t)run->out[o].count, sizeof(real));
+        for (int64_t e = 0; e < run->out[o].count; e++)
+            second[o][e] = (real)(2 * uniform(run) - 0.5);
+    }
+    run_forward(run); /* the checks before have moved inputs */
+    run_rule(run, second, first, dd_in);
+    for (int k = 0; k < run->call.n_in; k++) {
+        int64_t count = dd_in[k] ? run->in[k].count : 0;
+        double scale = count ? fmax(largest(dd_in[k], count), 1e-2) : 1;
+        for (int64_t e = 0; e < count; e++) {
+            double expected = bend_of(run, k, e, first, second);
+            double got = (double)dd_in[k][e] - PREFILL;
+            ck_assert_msg(fabs(got - expected) <= BEND_TOLERANCE * scale,
+                          "%s: curvature %lld of input %d is %.10g, differences give %.10g",
+                          run->text, (long long)e, k, got, expected);
+        }
     }
 }
 
@@ -451,6 +520,7 @@ static void check_case(const OpCase *c, unsigned seed)
     for (int k = 0; k < run->call.n_in; k++)
         if (d_in[k])
             check_gradient(run, k, d_in[k], d_out);
+    check_curvature(run, d_out);
     op_run_free(run);
 }
 

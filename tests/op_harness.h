@@ -31,7 +31,8 @@ typedef struct {
     int outputs; /* 0: one */
 } OpCase;
 
-/* Forward, backward against central differences, square against single samples; several draws of
+/* Forward, backward against central differences, square against single samples, curvature
+ * against first and second differences; several draws of
  * sizes and values each. Also: gradients are added, and nothing is read that `keep` does not keep.
  * Fails the current Check test with the case's text. */
 void op_check_cases(const OpCase *cases, size_t count);

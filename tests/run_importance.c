@@ -2,7 +2,8 @@
  *
  * Writes the importance of a model's weights to a .npz by weight name, for checks in Python:
  *   run_importance MODEL DATA OUT.npz [key=value ...]
- * keys: threads, samples (0: all), seed, exact, draws, variance, memory, scale (0: the default).
+ * keys: estimator (a name), labels (a file); numbers: threads, samples (0: all), seed, exact, draws,
+ * variance, memory, scale (0: the default).
  * The outputs' kinds are guessed. Prints the seconds of the computation itself.
  */
 #include <cblas.h>
@@ -25,9 +26,24 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static ImportanceKind estimator = IMPORTANCE_GAUSS_NEWTON;
+static const char *labels;
+
+static bool parse_word(const char *word)
+{
+    if (!strncmp(word, "estimator=", 10))
+        return importance_parse(word + 10, &estimator);
+    if (strncmp(word, "labels=", 7) != 0)
+        return false;
+    labels = word + 7;
+    return true;
+}
+
 static bool parse(int argc, char **argv, double *value)
 {
     for (int i = 4; i < argc; i++) {
+        if (parse_word(argv[i]))
+            continue;
         const char *equals = strchr(argv[i], '=');
         int k = 0;
         while (equals && k < N_KEYS && strncmp(argv[i], keys[k], (size_t)(equals - argv[i])) != 0)
@@ -120,10 +136,17 @@ static int run(char **argv, const double *value, Arena *arena, Error *err)
                                  .exact_columns = (int64_t)value[EXACT],
                                  .draws = (int)value[DRAWS],
                                  .memory = (size_t)value[MEMORY]};
-    rc = guess_kinds(program, feed, kind, err);
+    int64_t *label = NULL, n_labels = feed_samples(feed);
+    if (labels)
+        rc = labels_read(labels, arena, &label, &n_labels, err);
+    if (!rc && n_labels != feed_samples(feed))
+        rc = error_set(err, ONNXPRESS_DATA, "%s: not one label a sample", labels);
+    if (!rc)
+        rc = guess_kinds(program, feed, kind, err);
     double start = now();
     if (!rc)
-        rc = importance_gauss_newton(program, feed, sample, n, &options, arena, h, err);
+        rc = importance_estimate(estimator, program, feed, sample, n, label, &options, arena, h,
+                                 err);
     if (!rc)
         rc = write_npz(program, argv[3], h, arena, err);
     if (!rc)

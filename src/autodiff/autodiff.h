@@ -94,6 +94,19 @@ bool program_matrix(const Program *program, int weight, OpMatrix *matrix);
 /* After an EXEC_KEEP forward: adds to acc[k] (NULL: not wanted) the second moments of what weight k is
  * multiplied with, as OpRow's moment does. Only for weights that program_matrix knows. */
 int exec_moments(Exec *exec, real *const *acc, Error *err);
+/* Second-order back-propagation of diagonals (curvature.c), through OpRow's curvature.
+ * known[k]: all ways from weight k to the outputs have rules; others can't be asked for. */
+int program_curvature(const Program *program, bool *known, Error *err);
+/* After an EXEC_KEEP forward that wanted them: adds to acc[k] (NULL: not wanted) the second derivatives
+ * by weight k, given first (NULL: zero) and second ones at each output (NULL: zero). */
+int exec_curvature(Exec *exec, const real *const *d_outputs, const real *const *dd_outputs,
+                   real *const *acc, Error *err);
+/* How much the outputs of the ops that read a weight move with it, whatever follows them: the sum over
+ * outputs of (d out / d w)^2. Known for a weight whose readers all have a rule and meet samples. */
+void program_sensitivity(const Program *program, bool *known);
+/* Later EXEC_KEEP forwards keep what exec_sensitivity reads for these weights, and nothing else. */
+void exec_set_sensed(Exec *exec, const bool *wanted);
+int exec_sensitivity(Exec *exec, real *const *acc, Error *err);
 size_t exec_peak_bytes(const Exec *exec);
 
 #endif

@@ -2,10 +2,10 @@
 #include "autodiff/blocks.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* What one thread runs with. */
 typedef struct {
+    const BlockRun *run;
     Exec *exec;
     FeedStore *store;
     Value *inputs;
@@ -15,11 +15,12 @@ typedef struct {
 static int worker_open(const BlockRun *run, const BlockVisitor *visitor, size_t memory,
                        Worker *worker, Error *err)
 {
-    memset(worker, 0, sizeof *worker);
+    *worker = (Worker){.run = run};
     int rc = exec_create(run->program, memory, &worker->exec, err);
     if (rc)
         return rc;
     exec_set_weights(worker->exec, run->weights);
+    exec_set_wanted(worker->exec, run->wanted);
     worker->store = feed_store_create();
     worker->inputs = calloc((size_t)program_inputs(run->program) + 1, sizeof *worker->inputs);
     if (!worker->store || !worker->inputs)
@@ -37,14 +38,13 @@ static void worker_close(const BlockVisitor *visitor, Worker *worker)
     free(worker->inputs);
 }
 
-static int run_block(const BlockRun *run, const BlockVisitor *visitor, Worker *worker,
-                     const Block *block, Error *err)
+int block_forward(const Block *block, const int64_t *sample, int64_t n, Error *err)
 {
-    int rc = feed_batch(run->feed, block->sample, block->n, worker->store, worker->inputs, err);
-    exec_set_samples(worker->exec, block->n);
-    if (!rc)
-        rc = exec_forward(worker->exec, worker->inputs, run->keep, err);
-    return rc ? rc : visitor->visit(visitor->context, worker->state, block, err);
+    const Worker *worker = block->worker;
+    int rc = feed_batch(worker->run->feed, sample, n, worker->store, worker->inputs, err);
+    /* An input without a batch axis has another axis 0: its rows are no samples. */
+    exec_set_samples(worker->exec, n);
+    return rc ? rc : exec_forward(worker->exec, worker->inputs, worker->run->keep, err);
 }
 
 int block_size(const Feed *feed, int64_t *n, int64_t *block, Error *err)
@@ -82,13 +82,16 @@ int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err)
             Block block = {.number = b,
                            .sample = run->sample + b * run->block,
                            .n = left < run->block ? left : run->block,
-                           .exec = worker.exec};
+                           .exec = worker.exec,
+                           .worker = &worker};
             bool skip;
             int rc = opened;
 #pragma omp atomic read
             skip = failed;
             if (!skip && !rc)
-                rc = run_block(run, visitor, &worker, &block, &own);
+                rc = block_forward(&block, block.sample, block.n, &own);
+            if (!skip && !rc)
+                rc = visitor->visit(visitor->context, worker.state, &block, &own);
 #pragma omp ordered
             if (!failed) {
                 if (!rc && visitor->merge)

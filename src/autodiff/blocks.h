@@ -18,6 +18,7 @@ typedef struct {
     const int64_t *sample;
     int64_t n, block;           /* samples in all, and in a block */
     const real *const *weights; /* as exec_set_weights */
+    const bool *wanted;         /* as exec_set_wanted */
     int keep;                   /* EXEC_KEEP or EXEC_DISCARD */
     int threads;                /* >= 1 */
     size_t memory;              /* bytes for activations, all threads together; 0: no bound */
@@ -31,6 +32,7 @@ typedef struct {
     const int64_t *sample;
     int64_t n;
     Exec *exec;
+    void *worker; /* for block_forward */
 } Block;
 
 /* What is done with each block. All but visit may be NULL. */
@@ -46,5 +48,8 @@ typedef struct {
  * ONNXPRESS_DATA when that leaves none. */
 int block_size(const Feed *feed, int64_t *n, int64_t *block, Error *err);
 int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err);
+/* Runs these samples on the block's Exec in place of the block's own: for visitors that need them
+ * one at a time. */
+int block_forward(const Block *block, const int64_t *sample, int64_t n, Error *err);
 
 #endif

@@ -352,12 +352,11 @@ const Value *exec_output(const Exec *exec, int output)
     return &exec->values[exec->program->output_value[output]];
 }
 
-/* The place where gradients of value v are added up: made, and cleared, on first use. */
-static int open_gradient(Exec *exec, int v, real **where, Error *err)
+int exec_open_gradient(Exec *exec, Buffer **slot, int v, real **where, Error *err)
 {
     const Value *value = &exec->values[v];
     size_t bytes = (size_t)value->count * sizeof(real);
-    if (!exec->gradient[v]) {
+    if (!*slot) {
         Buffer *buffer = pool_take(exec->pool, bytes);
         if (!buffer)
             return error_set(err, ONNXPRESS_MEMORY,
@@ -365,9 +364,9 @@ static int open_gradient(Exec *exec, int v, real **where, Error *err)
                              "raise the memory bound",
                              exec->program->graph->values[v].name, bytes);
         memset(buffer_data(buffer), 0, bytes);
-        exec->gradient[v] = buffer;
+        *slot = buffer;
     }
-    *where = buffer_data(exec->gradient[v]);
+    *where = buffer_data(*slot);
     return ONNXPRESS_OK;
 }
 
@@ -397,7 +396,7 @@ static int sweep_step(Exec *exec, const Step *step, real *const *acc, Error *err
         if (squares && program->values[v].origin == FROM_WEIGHT)
             target = acc[program->values[v].index];
         else
-            status = open_gradient(exec, v, &target, err);
+            status = exec_open_gradient(exec, &exec->gradient[v], v, &target, err);
         if (status || !target)
             continue;
         if (squares && sampled) {
@@ -427,7 +426,7 @@ int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error
         real *gradient;
         if (!d_outputs[o] || !exec->needs[v] || !dtype_is_real(exec->values[v].dtype))
             continue;
-        status = open_gradient(exec, v, &gradient, err);
+        status = exec_open_gradient(exec, &exec->gradient[v], v, &gradient, err);
         for (int64_t i = 0; !status && i < exec->values[v].count; i++)
             gradient[i] += d_outputs[o][i];
     }

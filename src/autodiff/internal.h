@@ -97,6 +97,8 @@ struct Exec {
 void exec_call(Exec *exec, const Step *step, OpCall *call, Error *err);
 /* Gives back what op_scratch lent to the call before. */
 void exec_release_scratch(Exec *exec);
+/* The place where derivatives of value v are added up: made, and cleared, on first use. */
+int exec_open_gradient(Exec *exec, Buffer **slot, int v, real **where, Error *err);
 /* One reverse sweep. With acc, squares of samples' gradients are added there, through the ops'
  * `square`, and weights get no gradients; exec_square_batches must have said yes. */
 int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error *err);

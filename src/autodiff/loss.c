@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "autodiff/loss.h"
+#include "autodiff/loss_internal.h"
 
 #include <float.h>
 #include <math.h>
@@ -38,11 +38,6 @@ OutputKind output_kind_guess(const ProgramOutput *output, const Shape *shape)
     return OUTPUT_VALUES;
 }
 
-static bool is_distribution(OutputKind kind)
-{
-    return kind == OUTPUT_LOGITS || kind == OUTPUT_PROBABILITIES;
-}
-
 OutputLayout output_layout(OutputKind kind, const Shape *shape)
 {
     OutputLayout layout = {.classes = 1, .row_stride = 1, .class_stride = 1, .inner = 1};
@@ -60,11 +55,6 @@ OutputLayout output_layout(OutputKind kind, const Shape *shape)
     return layout;
 }
 
-static int64_t row_start(const OutputLayout *layout, int64_t row)
-{
-    return row / layout->inner * layout->row_stride + row % layout->inner;
-}
-
 int64_t loss_columns(OutputKind kind, const Shape *shape, int64_t n)
 {
     OutputLayout layout = output_layout(kind, shape);
@@ -73,15 +63,7 @@ int64_t loss_columns(OutputKind kind, const Shape *shape, int64_t n)
 
 /* ---- one row ---- */
 
-/* A distribution's row. Logits become probabilities on the fly: exp(z - shift) * factor. */
-typedef struct {
-    const real *z;
-    int64_t classes, stride;
-    bool is_logits;
-    double shift, factor;
-} Row;
-
-static double row_p(const Row *row, int64_t c)
+double row_p(const Row *row, int64_t c)
 {
     double z = (double)row->z[c * row->stride];
     if (row->is_logits)
@@ -89,7 +71,7 @@ static double row_p(const Row *row, int64_t c)
     return z > FLT_MIN ? z * row->factor : 0.0;
 }
 
-static Row row_open(OutputKind kind, const OutputLayout *layout, const real *z)
+Row row_open(OutputKind kind, const OutputLayout *layout, const real *z)
 {
     Row row = {z, layout->classes, layout->class_stride, kind == OUTPUT_LOGITS, 0, 1};
     if (row.is_logits) {
@@ -180,22 +162,6 @@ void loss_column(OutputKind kind, const Value *output, int64_t n, double varianc
 }
 
 /* ---- draws ---- */
-
-/* A counter-based generator: the bits are a hash of where they are used (the finaliser of a 64-bit
- * multiplicative generator, applied between the parts of the key), so no order of work matters. */
-static uint64_t hash_step(uint64_t h, uint64_t part)
-{
-    h += (part + 1) * 0x9E3779B97F4A7C15u;
-    h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9u;
-    h = (h ^ (h >> 27)) * 0x94D049BB133111EBu;
-    return h ^ (h >> 31);
-}
-
-static double sign_of(uint64_t key, int64_t index)
-{
-    uint64_t bits = hash_step(key, (uint64_t)index / 64);
-    return bits >> ((uint64_t)index % 64) & 1 ? 1.0 : -1.0;
-}
 
 /* diag(sqrt(p)) s - p (sqrt(p)' s): the sum of all columns sqrt(p_c) (e_c - p), each with a sign. A
  * class drawn from p would do too, but is the likeliest class nearly always where the network is

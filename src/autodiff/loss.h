@@ -54,6 +54,28 @@ void loss_column(OutputKind kind, const Value *output, int64_t n, double varianc
 void loss_draw(OutputKind kind, const Value *output, double variance, uint64_t seed,
                const int64_t *sample, int64_t n, int64_t draw, real *v);
 
+/* Gradients at an output, v of its shape, of the sum over a batch's samples of a loss that is a mean
+ * over a sample's rows.
+ *
+ * Cross-entropy with labels: label[s] is feed sample s's class (of a Bernoulli output, 0 or 1).
+ * loss_check_labels first: one row a sample, classes in range (ONNXPRESS_DATA names the sample). */
+int loss_check_labels(OutputKind kind, const char *name, const Shape *shape, const int64_t *label,
+                      const int64_t *sample, int64_t n, Error *err);
+void loss_label_gradient(OutputKind kind, const Value *output, const int64_t *label,
+                         const int64_t *sample, int64_t n, real *v);
+/* Negative log-likelihood of an answer drawn from what the model itself says (a class, a coin, a
+ * normal number), one a row and scaled as loss_draw does: E v v' = H. Keyed as loss_draw. */
+void loss_answer_gradient(OutputKind kind, const Value *output, double variance, uint64_t seed,
+                          const int64_t *sample, int64_t n, int64_t draw, real *v);
+/* KL(original || output), or half the squared error over the variance. */
+void loss_distance_gradient(OutputKind kind, const Value *output, double variance, int64_t n,
+                            const real *original, real *v);
+/* First and diagonal second derivative of the cross-entropy with the labels, or, label NULL, with
+ * the model's own answer. `log_softmax`: the logits are made by LogSoftmax, so that the loss is
+ * linear in them, and LogSoftmax's own rule makes the second derivative. */
+void loss_curvature(OutputKind kind, bool log_softmax, const Value *output, double variance,
+                    const int64_t *label, const int64_t *sample, int64_t n, real *d, real *dd);
+
 /* Sums over a batch of what distances and entropies need. */
 typedef struct {
     double kl;          /* sum over rows, nats */

@@ -63,6 +63,21 @@ uint64_t wavelet_bytes(const WaveletBlock *block);
 int wavelet_choose(const uint16_t *symbol, uint64_t n, int levels_in_use, Arena *scratch,
                    int *tuple, int *max_length, uint64_t *bytes, Error *err);
 
+/* The same for one tuple size; *bytes is UINT64_MAX where it makes no sense (too many tuples). */
+int wavelet_choose_length(const uint16_t *symbol, uint64_t n, int tuple, Arena *scratch,
+                          int *max_length, uint64_t *bytes, Error *err);
+
+/* Sequences in which one symbol, `skipped`, is frequent, as pairs (gap, symbol): so many skipped ones
+ * and then one other; a gap of `limit` before a skipped symbol stands for limit + 1 skipped ones, so
+ * that the pairs cover the sequence exactly. Pairs are coded as tuples of two. limit <= 254. */
+#define GAPS_MAX_LIMIT 254
+/* pair[2 * count]; NULL: only counts them. */
+uint64_t gaps_split(const uint16_t *symbol, uint64_t n, uint16_t skipped, int limit,
+                    uint16_t *pair);
+/* ONNXPRESS_FORMAT unless the pairs fill symbol[0..n) exactly. */
+int gaps_join(const uint16_t *pair, uint64_t n_pairs, uint16_t skipped, uint16_t *symbol,
+              uint64_t n, Error *err);
+
 /* CRC-32 (IEEE 802.3) of a stream, for the metadata. */
 uint32_t entropy_crc32(const void *data, size_t bytes);
 

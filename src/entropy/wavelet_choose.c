@@ -54,6 +54,39 @@ static int choose_length(const TupleCounts *counts, Choice *best, Arena *scratch
     return ONNXPRESS_OK;
 }
 
+/* Puts the tuple size into *best if it is cheaper; *largest is the largest symbol. */
+static int consider(const uint16_t *symbol, uint64_t n, int tuple, Choice *best, int *largest,
+                    Arena *scratch, Error *err)
+{
+    uint64_t sensible = n / SENSIBLE_SHARE > SMALL_TABLE ? n / SENSIBLE_SHARE : SMALL_TABLE;
+    size_t max_distinct = tuple == 1 ? SIZE_MAX : (size_t)sensible;
+    TupleCounts counts;
+    int status = tuples_count(symbol, n, tuple, max_distinct, NULL, scratch, &counts, err);
+    if (status)
+        return status;
+    *largest = counts.largest;
+    if (counts.distinct > max_distinct)
+        return ONNXPRESS_OK;
+    if (counts.distinct == 1) { /* the encoder splits it in two */
+        counts.count[1] = counts.count[0] - 1;
+        counts.count[0] = 1;
+        counts.distinct = 2;
+    }
+    return choose_length(&counts, best, scratch, err);
+}
+
+int wavelet_choose_length(const uint16_t *symbol, uint64_t n, int tuple, Arena *scratch,
+                          int *max_length, uint64_t *bytes, Error *err)
+{
+    Choice best = {.bytes = UINT64_MAX};
+    int largest, status = ONNXPRESS_OK;
+    if (n > (uint64_t)tuple)
+        status = consider(symbol, n, tuple, &best, &largest, scratch, err);
+    *max_length = best.max_length;
+    *bytes = best.tuple ? best.bytes : UINT64_MAX;
+    return status;
+}
+
 int wavelet_choose(const uint16_t *symbol, uint64_t n, int levels_in_use, Arena *scratch,
                    int *tuple, int *max_length, uint64_t *bytes, Error *err)
 {
@@ -61,25 +94,12 @@ int wavelet_choose(const uint16_t *symbol, uint64_t n, int levels_in_use, Arena 
         return error_set(err, ONNXPRESS_USAGE, "wavelet code: at least two symbols are needed");
     Choice best = {0};
     for (int t = 1; t <= WAVELET_MAX_TUPLE && n > (uint64_t)t; t++) {
-        uint64_t sensible = n / SENSIBLE_SHARE > SMALL_TABLE ? n / SENSIBLE_SHARE : SMALL_TABLE;
-        size_t max_distinct = t == 1 ? SIZE_MAX : (size_t)sensible;
-        TupleCounts counts;
-        int status = tuples_count(symbol, n, t, max_distinct, NULL, scratch, &counts, err);
+        int largest = 0, status = consider(symbol, n, t, &best, &largest, scratch, err);
         if (status)
             return status;
-        if (counts.largest >= levels_in_use)
-            return error_set(err, ONNXPRESS_USAGE, "wavelet code: symbol %d of only %d",
-                             counts.largest, levels_in_use);
-        if (counts.distinct > max_distinct)
-            continue;
-        if (counts.distinct == 1) { /* the encoder splits it in two */
-            counts.count[1] = counts.count[0] - 1;
-            counts.count[0] = 1;
-            counts.distinct = 2;
-        }
-        status = choose_length(&counts, &best, scratch, err);
-        if (status)
-            return status;
+        if (largest >= levels_in_use)
+            return error_set(err, ONNXPRESS_USAGE, "wavelet code: symbol %d of only %d", largest,
+                             levels_in_use);
     }
     *tuple = best.tuple;
     *max_length = best.max_length;

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Samples that are summed in float before they are added to the totals: long enough for the matrix
- * products, short enough for the caches. Fixed, so that no result depends on the threads. */
-#define BLOCK 32
+#include "autodiff/blocks.h"
+
 /* With a bound on memory a block takes at most this part of it where it can: room for threads. */
 #define MEMORY_SHARES 8
 
@@ -22,47 +21,43 @@ typedef struct {
     bool fixed;       /* the graph runs at a batch of `block` only */
     bool *wanted;     /* [n_weights] */
     double **total;   /* [n_weights]; added to in block order */
+    size_t peak;      /* of a measuring run: bytes of activations */
     double done;      /* share of the work; this and `stopped` belong to report_progress */
     bool stopped;
 } Job;
 
 /* What one thread works with. */
 typedef struct {
-    Exec *exec;
-    FeedStore *store;
-    Value *inputs;
     real **acc; /* [n_weights]: sums of a block; NULL: not wanted */
     const real **d_outputs;
     real *v;
     size_t v_room;
 } Worker;
 
-static void worker_close(const Job *job, Worker *worker)
+static void worker_close(void *context, void *state)
 {
-    exec_free(worker->exec);
-    if (worker->store)
-        feed_store_free(worker->store);
+    const Job *job = context;
+    Worker *worker = state;
+    if (!worker)
+        return;
     for (int w = 0; worker->acc && w < job->n_weights; w++)
         free(worker->acc[w]);
     free(worker->acc);
-    free(worker->inputs);
     free(worker->d_outputs);
     free(worker->v);
-    memset(worker, 0, sizeof *worker);
+    free(worker);
 }
 
-static int worker_open(const Job *job, Worker *worker, Error *err)
+static int worker_open(void *context, void **state, Error *err)
 {
-    memset(worker, 0, sizeof *worker);
-    int rc = exec_create(job->program, job->options->memory, &worker->exec, err);
-    if (rc)
-        return rc;
-    exec_set_wanted(worker->exec, job->wanted);
-    worker->store = feed_store_create();
-    worker->inputs = calloc((size_t)program_inputs(job->program) + 1, sizeof *worker->inputs);
+    const Job *job = context;
+    Worker *worker = calloc(1, sizeof *worker);
+    *state = worker;
+    if (!worker)
+        return error_memory(err, "the importance");
     worker->d_outputs = calloc((size_t)job->n_outputs + 1, sizeof *worker->d_outputs);
     worker->acc = calloc((size_t)job->n_weights + 1, sizeof *worker->acc);
-    if (!worker->store || !worker->inputs || !worker->d_outputs || !worker->acc)
+    if (!worker->d_outputs || !worker->acc)
         return error_memory(err, "the importance");
     for (int w = 0; w < job->n_weights; w++) {
         if (!job->wanted[w])
@@ -139,11 +134,11 @@ static bool is_zero(const real *v, int64_t count)
 }
 
 /* All passes of one output after a forward run of n samples. */
-static int square_output(Job *job, Worker *worker, int output, const int64_t *sample, int64_t n,
-                         double share, Error *err)
+static int square_output(Job *job, Worker *worker, Exec *exec, int output, const int64_t *sample,
+                         int64_t n, double share, Error *err)
 {
     const ImportanceOptions *options = job->options;
-    const Value *value = exec_output(worker->exec, output);
+    const Value *value = exec_output(exec, output);
     bool exact = true;
     int64_t count = passes(job, output, value, n, &exact);
     /* Outputs draw apart: the same signs twice would tie their errors together. */
@@ -160,7 +155,7 @@ static int square_output(Job *job, Worker *worker, int output, const int64_t *sa
             worker->v[i] *= scale;
         if (!is_zero(worker->v, value->count)) {
             worker->d_outputs[output] = worker->v;
-            rc = exec_square(worker->exec, worker->d_outputs, worker->acc, err);
+            rc = exec_square(exec, worker->d_outputs, worker->acc, err);
             worker->d_outputs[output] = NULL;
         }
         if (!rc)
@@ -182,18 +177,13 @@ static bool separable(const Job *job, const Exec *exec, int64_t n)
     return exec_square_batches(exec);
 }
 
-/* Adds the squares of n samples to the worker's sums. *split is set when that needs them singly. */
-static int square_samples(Job *job, Worker *worker, const int64_t *sample, int64_t n, bool *split,
-                          Error *err)
+/* Adds the squares of the n samples that the Exec has just run to the worker's sums. *split is set
+ * when that needs them singly. */
+static int square_samples(Job *job, Worker *worker, Exec *exec, const int64_t *sample, int64_t n,
+                          bool *split, Error *err)
 {
-    int rc = feed_batch(job->feed, sample, n, worker->store, worker->inputs, err);
-    /* An input without a batch axis has another axis 0: its rows are no samples. */
-    exec_set_samples(worker->exec, n);
-    if (!rc)
-        rc = exec_forward(worker->exec, worker->inputs, EXEC_KEEP, err);
-    if (rc)
-        return rc;
-    *split = !separable(job, worker->exec, n);
+    int rc = ONNXPRESS_OK;
+    *split = !separable(job, exec, n);
     if (*split && job->fixed)
         return error_set(err, ONNXPRESS_UNSUPPORTED,
                          "%s: importance needs the samples one by one, but the graph runs at a "
@@ -202,34 +192,39 @@ static int square_samples(Job *job, Worker *worker, const int64_t *sample, int64
     int64_t total = 0;
     bool exact;
     for (int o = 0; o < job->n_outputs && !rc && !*split; o++) {
-        const Value *value = exec_output(worker->exec, o);
+        const Value *value = exec_output(exec, o);
         total += passes(job, o, value, n, &exact);
         if (value->r)
             rc = check_output(job, o, value, sample, n, err);
     }
     for (int o = 0; o < job->n_outputs && !rc && !*split; o++) {
-        int64_t own = passes(job, o, exec_output(worker->exec, o), n, &exact);
+        int64_t own = passes(job, o, exec_output(exec, o), n, &exact);
         double share = total ? (double)own / (double)total * (double)n / (double)job->n : 0;
-        rc = square_output(job, worker, o, sample, n, share, err);
+        rc = square_output(job, worker, exec, o, sample, n, share, err);
     }
     return rc;
 }
 
-static int square_block(Job *job, Worker *worker, int64_t block, Error *err)
+static int square_block(void *context, void *state, const Block *block, Error *err)
 {
-    const int64_t *sample = job->sample + block * job->block;
-    int64_t left = job->n - block * job->block, n = left < job->block ? left : job->block;
-    bool split = false;
-    int rc = square_samples(job, worker, sample, n, &split, err);
+    Job *job = context;
+    bool split;
+    int rc = square_samples(job, state, block->exec, block->sample, block->n, &split, err);
     if (rc || !split)
         return rc;
-    for (int64_t s = 0; s < n && !rc; s++)
-        rc = square_samples(job, worker, sample + s, 1, &split, err);
+    for (int64_t s = 0; s < block->n && !rc; s++) {
+        rc = block_forward(block, block->sample + s, 1, err);
+        if (!rc)
+            rc = square_samples(job, state, block->exec, block->sample + s, 1, &split, err);
+    }
     return rc;
 }
 
-static void merge_block(const Job *job, Worker *worker)
+static void merge_block(void *context, void *state, const Block *block)
 {
+    const Job *job = context;
+    const Worker *worker = state;
+    (void)block;
     for (int w = 0; w < job->n_weights; w++) {
         if (!job->wanted[w])
             continue;
@@ -240,41 +235,31 @@ static void merge_block(const Job *job, Worker *worker)
     }
 }
 
-/* Each block is summed by one thread, and blocks are added in order: the first error in that order
- * is the one that is told. */
-static int run_blocks(Job *job, int threads, Error *err)
+/* The job's samples, with its blocks. */
+static int run_blocks(Job *job, const BlockVisitor *visitor, int threads, Error *err)
 {
-    int64_t blocks = (job->n + job->block - 1) / job->block;
-    bool failed = false;
-    Error failure = {0};
-#pragma omp parallel num_threads(threads)
-    {
-        Worker worker;
-        Error own = {0};
-        int opened = worker_open(job, &worker, &own);
-#pragma omp for ordered schedule(dynamic, 1)
-        for (int64_t b = 0; b < blocks; b++) {
-            bool skip;
-            int rc = opened;
-#pragma omp atomic read
-            skip = failed;
-            if (!skip && !rc)
-                rc = square_block(job, &worker, b, &own);
-#pragma omp ordered
-            if (!failed) {
-                if (rc) {
-                    failure = own;
-                    failure.code = (OnnxPressStatus)rc;
-#pragma omp atomic write
-                    failed = true;
-                } else {
-                    merge_block(job, &worker);
-                }
-            }
-        }
-        worker_close(job, &worker);
-    }
-    return failed ? error_set(err, failure.code, "%s", failure.message) : ONNXPRESS_OK;
+    BlockRun run = {.program = job->program,
+                    .feed = job->feed,
+                    .sample = job->sample,
+                    .n = job->n,
+                    .block = job->block,
+                    .wanted = job->wanted,
+                    .keep = EXEC_KEEP,
+                    .threads = threads};
+    /* The plan has made room for all threads: where it guessed a little too low, a run that fits by
+     * itself does not fail. */
+    if (!size_mul(job->options->memory, (size_t)threads, &run.memory))
+        run.memory = SIZE_MAX;
+    return blocks_run(&run, visitor, err);
+}
+
+static int measure_block(void *context, void *state, const Block *block, Error *err)
+{
+    Job *job = context;
+    bool split;
+    int rc = square_samples(job, state, block->exec, block->sample, block->n, &split, err);
+    job->peak = exec_peak_bytes(block->exec);
+    return rc;
 }
 
 /* Peak bytes of a run of n samples: forward, and one pass for each output. */
@@ -286,13 +271,11 @@ static int measure(const Job *job, int64_t n, size_t *bytes, Error *err)
     options.draws = 1;
     Job probe = *job;
     probe.options = &options;
-    Worker worker;
-    bool split;
-    int rc = worker_open(&probe, &worker, err);
-    if (!rc)
-        rc = square_samples(&probe, &worker, job->sample, n, &split, err);
-    *bytes = rc ? 0 : exec_peak_bytes(worker.exec);
-    worker_close(&probe, &worker);
+    probe.n = probe.block = n;
+    const BlockVisitor visitor = {
+        .context = &probe, .open = worker_open, .visit = measure_block, .close = worker_close};
+    int rc = run_blocks(&probe, &visitor, 1, err);
+    *bytes = rc ? 0 : probe.peak;
     return rc;
 }
 
@@ -303,10 +286,8 @@ static int plan(Job *job, int *threads, Error *err)
     int64_t most = feed_max_batch(job->feed);
     size_t memory = job->options->memory, need = 0;
     job->fixed = most > 1 && most != INT64_MAX;
-    job->block = job->fixed ? most : most < 1 ? 1 : most < BLOCK ? most : BLOCK;
-    if (job->fixed)
-        job->n -= job->n % most;
-    if (job->n < 1)
+    Error ignored = {0};
+    if (block_size(job->feed, &job->n, &job->block, &ignored))
         return error_set(err, ONNXPRESS_DATA,
                          "importance: too few samples: the model's input takes %lld at once",
                          (long long)job->block);
@@ -317,7 +298,6 @@ static int plan(Job *job, int *threads, Error *err)
     }
     if (memory > 0 && !job->fixed && job->block > 1 && job->n > 1) {
         size_t pair = 0, part = memory / MEMORY_SHARES;
-        Error ignored = {0};
         if (measure(job, 2, &pair, &ignored))
             pair = SIZE_MAX / 2; /* does not fit, or fails later with its own message */
         size_t more = pair > need ? pair - need : 1;
@@ -394,12 +374,17 @@ int importance_gauss_newton(const Program *program, const Feed *feed, const int6
                .n_weights = program_weights(program),
                .n_outputs = program_outputs(program),
                .n = n};
+    const BlockVisitor visitor = {.context = &job,
+                                  .open = worker_open,
+                                  .visit = square_block,
+                                  .merge = merge_block,
+                                  .close = worker_close};
     int threads = 1;
     int rc = job_open(&job, err);
     if (!rc)
         rc = plan(&job, &threads, err);
     if (!rc)
-        rc = run_blocks(&job, threads, err);
+        rc = run_blocks(&job, &visitor, threads, err);
     if (!rc)
         rc = job_results(&job, arena, h, err);
     job_close(&job);

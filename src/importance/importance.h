@@ -35,6 +35,48 @@ int importance_gauss_newton(const Program *program, const Feed *feed, const int6
                             int64_t n, const ImportanceOptions *options, Arena *arena, float **h,
                             Error *err);
 
+/* The other estimates of the diagonal, by name. h comes out as from importance_gauss_newton: never
+ * negative, the same bits for any number of threads, weights that the method says nothing about get
+ * NULL. `label`: a class for each sample of the feed, or NULL; it belongs to output 0, and the other
+ * outputs are then left out of the loss.
+ *
+ *  gauss-newton      as above
+ *  becker-lecun      second-order back-propagation that keeps the diagonal alone (Becker and LeCun
+ *                    1988), of the cross-entropy with the labels or the model's own answers; NULL
+ *                    for weights behind an op without a rule (OpRow's curvature)
+ *  empirical-fisher  mean square of a sample's gradient of the cross-entropy; needs labels
+ *  mc-fisher         the same with answers drawn from what the model itself says, `draws` a sample
+ *  hutchinson        diagonal of the true Hessian: z (g(w + e z) - g(w - e z)) / 2e for random signs
+ *                    z, `draws` for each block of samples; of the cross-entropy with labels, else
+ *                    of the distance from the original's answers. e is HUTCHINSON_STEP times a
+ *                    tensor's root mean square (less where all its numbers have one sign: they
+ *                    keep it). What comes out negative becomes 0
+ *  adam              square root of Adam's second moment (decay 0.999, bias corrected) of the
+ *                    gradients of blocks of samples at the original weights, in order: one pass over
+ *                    the data with labels, else `draws` passes with answers drawn as in mc-fisher
+ *  activation        mean square of what a weight is multiplied with, summed over positions: how
+ *                    much its own op's outputs move. Needs no derivative of what comes after
+ *  none              1 everywhere
+ */
+#define HUTCHINSON_STEP (sizeof(real) == 4 ? 0x1p-8 : 0x1p-17) /* about the cube root of epsilon */
+
+typedef enum {
+    IMPORTANCE_GAUSS_NEWTON,
+    IMPORTANCE_BECKER_LECUN,
+    IMPORTANCE_EMPIRICAL_FISHER,
+    IMPORTANCE_MC_FISHER,
+    IMPORTANCE_HUTCHINSON,
+    IMPORTANCE_ADAM,
+    IMPORTANCE_ACTIVATION,
+    IMPORTANCE_NONE
+} ImportanceKind;
+
+const char *importance_name(ImportanceKind kind);
+bool importance_parse(const char *text, ImportanceKind *kind);
+int importance_estimate(ImportanceKind kind, const Program *program, const Feed *feed,
+                        const int64_t *sample, int64_t n, const int64_t *label,
+                        const ImportanceOptions *options, Arena *arena, float **h, Error *err);
+
 /* Second moments of what each wanted weight is multiplied with: moment[w] = mean over samples of
  * sum over positions of a a', [groups][columns][columns], lower triangles; NULL for the weights that
  * are not wanted, no matrix (program_matrix) or over the bounds below. Forward runs only. */

@@ -91,7 +91,49 @@ UNARY(gelu_exact, R(0.5) * X * (1 + REAL_ERF(X * R(SQRT_HALF))),
       R(0.5) * (1 + REAL_ERF(X * R(SQRT_HALF))) + X * R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * X * X))
 UNARY(gelu_approximate, R(0.5) * X * (1 + gelu_tanh(X)), gelu_tanh_derivative(X))
 
+static real swish_bend(real x, real alpha)
+{
+    real s = sigmoid_of(alpha * x);
+    return alpha * s * (1 - s) * (2 + alpha * x * (1 - 2 * s));
+}
+
+static real mish_bend(real x)
+{
+    real t = REAL_TANH(softplus_of(x)), s = sigmoid_of(x), slope = (1 - t * t) * s;
+    return 2 * slope + x * (slope * (1 - s) - 2 * t * slope * s);
+}
+
+static real gelu_tanh_bend(real x)
+{
+    real t = gelu_tanh(x), inner = R(SQRT_2_OVER_PI) * (1 + 3 * R(GELU_CUBIC) * x * x);
+    real slope = (1 - t * t) * inner;
+    real bend = (1 - t * t) * R(SQRT_2_OVER_PI * 6 * GELU_CUBIC) * x - 2 * t * slope * inner;
+    return slope + R(0.5) * x * bend;
+}
+
+UNARY_LINES(relu)
+UNARY_LINES(leaky)
+UNARY_LINES(thresholded)
+UNARY_LINES(hard_sigmoid)
+UNARY_LINES(shrink)
+UNARY_SECOND(sigmoid, Y *(1 - Y) * (1 - 2 * Y))
+UNARY_SECOND(hyperbolic_tangent, -2 * Y * (1 - Y * Y))
+UNARY_SECOND(hard_swish, X > -3 && X < 3 ? R(1.0 / 3) : 0)
+UNARY_SECOND(elu, X < 0 ? Y + P[0] : 0)
+UNARY_SECOND(celu, X < 0 ? (Y / P[0] + 1) / P[0] : 0)
+UNARY_SECOND(selu, X > 0 ? 0 : Y + P[1] * P[0])
+UNARY_SECOND(swish, swish_bend(X, P[0]))
+UNARY_SECOND(softplus, sigmoid_of(X) * (1 - sigmoid_of(X)))
+UNARY_SECOND(softsign,
+             R(X > 0 ? -2 : 2) / ((1 + REAL_ABS(X)) * (1 + REAL_ABS(X)) * (1 + REAL_ABS(X))))
+UNARY_SECOND(mish, mish_bend(X))
+UNARY_SECOND(gelu_exact, R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * X * X) * (2 - X * X))
+UNARY_SECOND(gelu_approximate, gelu_tanh_bend(X))
+UNARY_LINES(clip)
+
 BINARY(prelu, A < 0 ? A * B : A, A < 0 ? B : 1, A < 0 ? A : 0)
+
+BINARY_CURVATURE(prelu, A < 0 ? B : 1, A < 0 ? A : 0, 0, 0)
 
 /* The slope is stretched to the input's shape, never the other way. */
 static int prelu_checked_forward(const OpCall *call)
@@ -130,6 +172,12 @@ static int gelu_backward(const OpCall *call)
 {
     return *(const bool *)call->node->params ? gelu_approximate_backward(call)
                                              : gelu_exact_backward(call);
+}
+
+static int gelu_curvature(const OpCall *call, const real *const *d_out)
+{
+    return *(const bool *)call->node->params ? gelu_approximate_curvature(call, d_out)
+                                             : gelu_exact_curvature(call, d_out);
 }
 
 /* Clip: limits are attributes before opset 11, optional inputs since. They steer the numerics and
@@ -217,7 +265,7 @@ static int clip_backward(const OpCall *call)
 #define FORMULA(type, since, keep, read_function, name)                                            \
     {                                                                                              \
         "", type, since, keep, .read = read_function, .forward = name##_forward,                   \
-                               .backward = name##_backward                                         \
+                               .backward = name##_backward, .curvature = name##_curvature          \
     }
 static const OpRow rows[] = {
     FORMULA("Relu", 6, OP_KEEP_OUTPUTS, NULL, relu),
@@ -238,7 +286,7 @@ static const OpRow rows[] = {
     FORMULA("Gelu", 20, OP_KEEP_INPUTS, read_gelu, gelu),
     FORMULA("Clip", 6, OP_KEEP_INPUTS, read_clip, clip),
     {"", "PRelu", 7, OP_KEEP_INPUTS, .forward = prelu_checked_forward, .backward = prelu_backward,
-     .square = prelu_square},
+     .square = prelu_square, .curvature = prelu_curvature},
 };
 
 const OpFamily op_family_activation = {rows, sizeof rows / sizeof rows[0]};

@@ -39,6 +39,34 @@ bool unary_backward(const OpCall *call, Unary *unary)
     return true;
 }
 
+int unary_curvature(const OpCall *call, const real *const *d_out, void (*second)(const Unary))
+{
+    Unary unary;
+    if (!unary_backward(call, &unary))
+        return ONNXPRESS_OK;
+    size_t n = (size_t)unary.n;
+    real *ones = op_scratch(call, n, sizeof *ones);
+    real *slope = ones ? op_scratch(call, n, sizeof *slope) : NULL;
+    if (!slope)
+        return ONNXPRESS_MEMORY;
+    for (size_t e = 0; e < n; e++) {
+        ones[e] = 1;
+        slope[e] = 0;
+    }
+    OpCall unit = *call;
+    unit.d_out = (const real *const[]){ones};
+    unit.d_in = (real *const[]){slope, NULL, NULL}; /* Clip has three inputs */
+    int status = call->node->row->backward(&unit);
+    if (status)
+        return status;
+    for (size_t e = 0; e < n; e++)
+        unary.d_x[e] += unary.d_y[e] * slope[e] * slope[e];
+    unary.d_y = d_out[0];
+    if (second && d_out[0])
+        second(unary);
+    return ONNXPRESS_OK;
+}
+
 typedef struct {
     Shape shape;
     int64_t out[TENSOR_MAX_RANK], in[2][TENSOR_MAX_RANK];

@@ -6,6 +6,8 @@
  * BINARY(name, forward, d_a, d_b): broadcasting y = forward of A and B, with its two partial
  * derivatives in A and B: name_forward, name_backward, and name_square for a weight that is
  * broadcast over the samples.
+ * UNARY_SECOND(name, second): name_curvature, from name_backward and the second derivative; UNARY_LINES
+ * when that is zero. BINARY_CURVATURE(name, d_a, d_b, dd_a, dd_b): name_curvature.
  * UNARY_INTEGER and BINARY_INTEGER take one formula more, for integer tensors, in XI or in A and B;
  * UNARY and BINARY refuse integers.
  */
@@ -35,6 +37,8 @@ typedef struct {
 int unary_forward(const OpCall *call, void (*run)(const Unary), void (*integers)(const Unary));
 /* False when there is nothing to add. */
 bool unary_backward(const OpCall *call, Unary *unary);
+/* `second` adds the second derivative times d_y; NULL: it is zero. */
+int unary_curvature(const OpCall *call, const real *const *d_out, void (*second)(const Unary));
 
 #define UNARY_RUN(name, FORWARD)                                                                   \
     static void name##_run(const Unary u)                                                          \
@@ -67,6 +71,19 @@ bool unary_backward(const OpCall *call, Unary *unary);
     UNARY_RUN(name, FORWARD)                                                                       \
     UNARY_FORWARD_CALL(name, NULL)                                                                 \
     UNARY_BACKWARD_CALL(name, DERIVATIVE)
+#define UNARY_CURVATURE_CALL(name, SECOND)                                                         \
+    static int name##_curvature(const OpCall *call, const real *const *d_out)                      \
+    {                                                                                              \
+        return unary_curvature(call, d_out, SECOND);                                               \
+    }
+#define UNARY_SECOND(name, DERIVATIVE)                                                             \
+    static void name##_second(const Unary u)                                                       \
+    {                                                                                              \
+        for (int64_t e = 0; e < u.n; e++)                                                          \
+            u.d_x[e] += u.d_y[e] * (real)(DERIVATIVE);                                             \
+    }                                                                                              \
+    UNARY_CURVATURE_CALL(name, name##_second)
+#define UNARY_LINES(name) UNARY_CURVATURE_CALL(name, NULL)
 #define UNARY_INTEGER(name, FORWARD, DERIVATIVE, INTEGER)                                          \
     UNARY_RUN(name, FORWARD)                                                                       \
     UNARY_INTEGER_RUN(name, INTEGER)                                                               \
@@ -162,6 +179,18 @@ int binary_square(const OpCall *call, const Binary *binary, int k, real *acc);
     static const Binary name##_binary = {name##_run, {name##_d_a, name##_d_b}, name##_integers};   \
     BINARY_FORWARD_CALL(name)                                                                      \
     BINARY_BACKWARD_CALLS(name)
+#define BINARY_CURVATURE(name, D_A, D_B, DD_A, DD_B)                                               \
+    BINARY_DERIVATIVE_RUNS(name##_squared, (D_A) * (D_A), (D_B) * (D_B))                           \
+    BINARY_DERIVATIVE_RUNS(name##_second, DD_A, DD_B)                                              \
+    static int name##_curvature(const OpCall *call, const real *const *d_out)                      \
+    {                                                                                              \
+        static const Binary squared = {NULL, {name##_squared_d_a, name##_squared_d_b}, NULL};      \
+        static const Binary second = {NULL, {name##_second_d_a, name##_second_d_b}, NULL};         \
+        OpCall first = *call;                                                                      \
+        first.d_out = d_out;                                                                       \
+        int status = binary_backward(call, &squared);                                              \
+        return status ? status : binary_backward(&first, &second);                                 \
+    }
 /* Without derivatives. */
 #define BINARY_FORWARD(name, FORWARD, INTEGER)                                                     \
     BINARY_REAL_RUN(name, FORWARD)                                                                 \

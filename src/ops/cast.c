@@ -98,10 +98,14 @@ static int cast_backward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "Identity", 1, 0, .forward = identity_forward, .backward = identity_backward},
-    {"", "Dropout", 7, 0, .forward = dropout_forward, .backward = identity_backward},
-    {"", "Cast", 6, 0, .forward = cast_forward, .backward = cast_backward},
-    {"", "CastLike", 15, 0, .forward = cast_like_forward, .backward = cast_backward},
+    {"", "Identity", 1, 0, .forward = identity_forward, .backward = identity_backward,
+     .curvature = curvature_as_backward},
+    {"", "Dropout", 7, 0, .forward = dropout_forward, .backward = identity_backward,
+     .curvature = curvature_as_backward},
+    {"", "Cast", 6, 0, .forward = cast_forward, .backward = cast_backward,
+     .curvature = curvature_as_backward},
+    {"", "CastLike", 15, 0, .forward = cast_like_forward, .backward = cast_backward,
+     .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_cast = {rows, sizeof rows / sizeof rows[0]};

@@ -383,7 +383,7 @@ static int conv_moment(const OpCall *call, int k, real *acc)
 
 static const OpRow rows[] = {
     {"", "Conv", 1, OP_KEEP_INPUTS, window_read, conv_forward, conv_backward, conv_square,
-     conv_matrix, conv_moment},
+     conv_matrix, conv_moment, .curvature = curvature_of_product},
 };
 
 const OpFamily op_family_conv = {rows, sizeof rows / sizeof rows[0]};

@@ -32,6 +32,9 @@ BINARY_INTEGER(divide, A / B, 1 / B, -A / (B * B), integer_divide(A, B))
 BINARY_INTEGER(power, REAL_POW(A, B), B == 0 ? 0 : B * REAL_POW(A, B - 1),
                A > 0 ? REAL_POW(A, B) * REAL_LOG(A) : 0, integer_power(A, B))
 
+BINARY_CURVATURE(subtract, 1, -1, 0, 0)
+BINARY_CURVATURE(divide, 1 / B, -A / (B * B), 0, 2 * A / (B * B * B))
+
 static int divide_checked_forward(const OpCall *call)
 {
     const Value *divisor = op_in(call, 1);
@@ -153,34 +156,49 @@ UNARY(hyperbolic_cosine, REAL_COSH(X), REAL_SINH(X))
 UNARY(area_sine, REAL_ASINH(X), 1 / REAL_SQRT(X * X + 1))
 UNARY(area_cosine, REAL_ACOSH(X), 1 / REAL_SQRT(X * X - 1))
 UNARY(area_tangent, REAL_ATANH(X), 1 / (1 - X * X))
+UNARY_LINES(negate)
+UNARY_LINES(absolute)
+UNARY_SECOND(square_root, R(-0.25) / (Y * Y * Y))
+UNARY_SECOND(exponential, Y)
+UNARY_SECOND(logarithm, -1 / (X * X))
+UNARY_SECOND(reciprocal, 2 * Y * Y * Y)
+UNARY_SECOND(error_function, R(-2 * TWO_OVER_SQRT_PI) * X * REAL_EXP(-X * X))
+UNARY_SECOND(sine, -REAL_SIN(X))
+UNARY_SECOND(cosine, -REAL_COS(X))
 UNARY_FORWARD(floor_to_integer, REAL_FLOOR(X))
 UNARY_FORWARD(ceiling, REAL_CEIL(X))
 UNARY_FORWARD(nearest, REAL_RINT(X)) /* to nearest, ties to even: the default rounding mode */
 
 static const OpRow rows[] = {
-    {"", "Add", 7, 0, .forward = add_forward, .backward = add_backward, .square = add_square},
+    {"", "Add", 7, 0, .forward = add_forward, .backward = add_backward, .square = add_square,
+     .curvature = curvature_as_backward},
     {"", "Sub", 7, 0, .forward = subtract_forward, .backward = subtract_backward,
-     .square = subtract_square},
+     .square = subtract_square, .curvature = subtract_curvature},
     {"", "Mul", 7, OP_KEEP_INPUTS, .forward = multiply_forward, .backward = multiply_backward,
-     .square = multiply_square},
+     .square = multiply_square, .curvature = curvature_of_product},
     {"", "Div", 7, OP_KEEP_INPUTS, .forward = divide_checked_forward, .backward = divide_backward,
-     .square = divide_square},
+     .square = divide_square, .curvature = divide_curvature},
     {"", "Pow", 7, OP_KEEP_INPUTS, .forward = power_mixed_forward, .backward = power_mixed_backward,
      .square = power_mixed_square},
     {"", "Mod", 10, 0, .forward = modulo_checked_forward},
-    {"", "Neg", 6, 0, .forward = negate_forward, .backward = negate_backward},
-    {"", "Abs", 6, OP_KEEP_INPUTS, .forward = absolute_forward, .backward = absolute_backward},
+    {"", "Neg", 6, 0, .forward = negate_forward, .backward = negate_backward,
+     .curvature = negate_curvature},
+    {"", "Abs", 6, OP_KEEP_INPUTS, .forward = absolute_forward, .backward = absolute_backward,
+     .curvature = absolute_curvature},
     {"", "Sqrt", 6, OP_KEEP_OUTPUTS, .forward = square_root_forward,
-     .backward = square_root_backward},
+     .backward = square_root_backward, .curvature = square_root_curvature},
     {"", "Exp", 6, OP_KEEP_OUTPUTS, .forward = exponential_forward,
-     .backward = exponential_backward},
-    {"", "Log", 6, OP_KEEP_INPUTS, .forward = logarithm_forward, .backward = logarithm_backward},
+     .backward = exponential_backward, .curvature = exponential_curvature},
+    {"", "Log", 6, OP_KEEP_INPUTS, .forward = logarithm_forward, .backward = logarithm_backward,
+     .curvature = logarithm_curvature},
     {"", "Reciprocal", 6, OP_KEEP_OUTPUTS, .forward = reciprocal_forward,
-     .backward = reciprocal_backward},
+     .backward = reciprocal_backward, .curvature = reciprocal_curvature},
     {"", "Erf", 9, OP_KEEP_INPUTS, .forward = error_function_forward,
-     .backward = error_function_backward},
-    {"", "Sin", 7, OP_KEEP_INPUTS, .forward = sine_forward, .backward = sine_backward},
-    {"", "Cos", 7, OP_KEEP_INPUTS, .forward = cosine_forward, .backward = cosine_backward},
+     .backward = error_function_backward, .curvature = error_function_curvature},
+    {"", "Sin", 7, OP_KEEP_INPUTS, .forward = sine_forward, .backward = sine_backward,
+     .curvature = sine_curvature},
+    {"", "Cos", 7, OP_KEEP_INPUTS, .forward = cosine_forward, .backward = cosine_backward,
+     .curvature = cosine_curvature},
     {"", "Tan", 7, OP_KEEP_OUTPUTS, .forward = tangent_forward, .backward = tangent_backward},
     {"", "Asin", 7, OP_KEEP_INPUTS, .forward = arc_sine_forward, .backward = arc_sine_backward},
     {"", "Acos", 7, OP_KEEP_INPUTS, .forward = arc_cosine_forward, .backward = arc_cosine_backward},

@@ -173,6 +173,19 @@ static int gemm_square(const OpCall *call, int k, real *acc)
     return ONNXPRESS_OK;
 }
 
+static int gemm_curvature(const OpCall *call, const real *const *d_out)
+{
+    const GemmParams *params = call->node->params;
+    GemmParams squared = *params;
+    squared.alpha *= params->alpha;
+    squared.beta *= params->beta;
+    OpNode node = *call->node;
+    node.params = &squared;
+    OpCall same = *call;
+    same.node = &node;
+    return curvature_of_product(&same, d_out);
+}
+
 static bool gemm_matrix(const OpNode *node, int k, const Shape *weight, OpMatrix *matrix)
 {
     const GemmParams *params = node->params;
@@ -404,9 +417,9 @@ static int matmul_moment(const OpCall *call, int k, real *acc)
 
 static const OpRow rows[] = {
     {"", "Gemm", 7, OP_KEEP_INPUTS, gemm_read, gemm_forward, gemm_backward, gemm_square,
-     gemm_matrix, gemm_moment},
+     gemm_matrix, gemm_moment, .curvature = gemm_curvature},
     {"", "MatMul", 1, OP_KEEP_INPUTS, NULL, matmul_forward, matmul_backward, matmul_square,
-     matmul_matrix, matmul_moment},
+     matmul_matrix, matmul_moment, .curvature = curvature_of_product},
 };
 
 const OpFamily op_family_gemm = {rows, sizeof rows / sizeof rows[0]};

@@ -397,13 +397,15 @@ static int cumsum_backward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "Gather", 1, OP_KEEP_INPUTS, .forward = gather_forward, .backward = gather_backward},
+    {"", "Gather", 1, OP_KEEP_INPUTS, .forward = gather_forward, .backward = gather_backward,
+     .curvature = curvature_as_backward},
     {"", "GatherElements", 11, OP_KEEP_INPUTS, .forward = gather_elements_forward,
-     .backward = gather_elements_backward},
+     .backward = gather_elements_backward, .curvature = curvature_as_backward},
     {"", "GatherND", 11, OP_KEEP_INPUTS, .forward = gather_nd_forward,
-     .backward = gather_nd_backward},
+     .backward = gather_nd_backward, .curvature = curvature_as_backward},
     {"", "ScatterElements", 11, 0, .read = read_scatter, .forward = scatter_elements_forward},
-    {"", "CumSum", 11, OP_KEEP_INPUTS, .forward = cumsum_forward, .backward = cumsum_backward},
+    {"", "CumSum", 11, OP_KEEP_INPUTS, .forward = cumsum_forward, .backward = cumsum_backward,
+     .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_index = {rows, sizeof rows / sizeof rows[0]};

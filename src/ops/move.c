@@ -369,12 +369,16 @@ static int slice_backward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "Transpose", 1, 0, .forward = transpose_forward, .backward = transpose_backward},
-    {"", "Expand", 8, 0, .forward = expand_forward, .backward = expand_backward},
-    {"", "Concat", 4, 0, .forward = concat_forward, .backward = concat_backward},
-    {"", "Split", 2, OP_KEEP_INPUTS, .forward = split_forward, .backward = split_backward},
+    {"", "Transpose", 1, 0, .forward = transpose_forward, .backward = transpose_backward,
+     .curvature = curvature_as_backward},
+    {"", "Expand", 8, 0, .forward = expand_forward, .backward = expand_backward,
+     .curvature = curvature_as_backward},
+    {"", "Concat", 4, 0, .forward = concat_forward, .backward = concat_backward,
+     .curvature = curvature_as_backward},
+    {"", "Split", 2, OP_KEEP_INPUTS, .forward = split_forward, .backward = split_backward,
+     .curvature = curvature_as_backward},
     {"", "Slice", 1, OP_KEEP_INPUTS, .read = read_slice, .forward = slice_forward,
-     .backward = slice_backward},
+     .backward = slice_backward, .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_move = {rows, sizeof rows / sizeof rows[0]};

@@ -151,6 +151,12 @@ static int mean_backward(const OpCall *call)
     return additive_backward(call, 1 / (real)call->n_in);
 }
 
+static int mean_curvature(const OpCall *call, const real *const *d_out)
+{
+    (void)d_out;
+    return additive_backward(call, 1 / ((real)call->n_in * (real)call->n_in));
+}
+
 /* Where: operands of the walk are the result, the condition and the two choices. */
 static int where_walk(const OpCall *call, Shape *shape, Walk *walk, bool *any)
 {
@@ -215,11 +221,16 @@ static int where_backward(const OpCall *call)
 
 #define BOTH (OP_KEEP_INPUTS | OP_KEEP_OUTPUTS)
 static const OpRow rows[] = {
-    {"", "Sum", 6, 0, .forward = sum_forward, .backward = sum_backward},
-    {"", "Mean", 6, 0, .forward = mean_forward, .backward = mean_backward},
-    {"", "Max", 6, BOTH, .forward = most_forward, .backward = extreme_backward},
-    {"", "Min", 6, BOTH, .forward = least_forward, .backward = extreme_backward},
-    {"", "Where", 9, OP_KEEP_INPUTS, .forward = where_forward, .backward = where_backward},
+    {"", "Sum", 6, 0, .forward = sum_forward, .backward = sum_backward,
+     .curvature = curvature_as_backward},
+    {"", "Mean", 6, 0, .forward = mean_forward, .backward = mean_backward,
+     .curvature = mean_curvature},
+    {"", "Max", 6, BOTH, .forward = most_forward, .backward = extreme_backward,
+     .curvature = curvature_as_backward},
+    {"", "Min", 6, BOTH, .forward = least_forward, .backward = extreme_backward,
+     .curvature = curvature_as_backward},
+    {"", "Where", 9, OP_KEEP_INPUTS, .forward = where_forward, .backward = where_backward,
+     .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_nary = {rows, sizeof rows / sizeof rows[0]};

@@ -133,9 +133,56 @@ static int norm_square(const OpCall *call, int k, real *acc)
     return status;
 }
 
+/* Linear in all but the variance: with u = x - mean, dy/dv = -scale u r^3 / 2 and
+ * d2y/dv2 = 3/4 scale u r^5. */
+static void row_curvature(const OpCall *call, const NormShape *s, int64_t row, const real *d_y,
+                          real *out)
+{
+    const NormParams *params = call->node->params;
+    int64_t c = row % s->channels;
+    const real *x = call->in[X]->r + row * s->size, *dd = call->d_out[0] + row * s->size;
+    real mean = call->in[MEAN]->r[c], scale = call->in[SCALE]->r[c];
+    real r = 1 / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon);
+    real sum = 0, squares = 0, first = 0;
+    for (int64_t i = 0; i < s->size; i++) {
+        real u = x[i] - mean;
+        sum += dd[i];
+        squares += dd[i] * u * u;
+        first += d_y ? d_y[row * s->size + i] * u : 0;
+    }
+    real slope = scale * r * r * r / 2;
+    out[SCALE] = squares * r * r;
+    out[BIAS] = sum;
+    out[MEAN] = sum * scale * scale * r * r;
+    out[VARIANCE] = squares * slope * slope + first * (real)1.5 * slope * r * r;
+}
+
+static int norm_curvature(const OpCall *call, const real *const *d_out)
+{
+    const NormParams *params = call->node->params;
+    NormShape s;
+    int status = norm_shape(call, &s);
+    if (status || !call->d_out[0])
+        return status;
+    for (int64_t row = 0; row < s.samples * s.channels; row++) {
+        int64_t c = row % s.channels;
+        real second[INPUTS];
+        row_curvature(call, &s, row, d_out[0], second);
+        for (int k = SCALE; k < INPUTS; k++)
+            if (call->d_in[k])
+                call->d_in[k][c] += second[k];
+        if (!call->d_in[X])
+            continue;
+        real factor = call->in[SCALE]->r[c] / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon);
+        for (int64_t i = row * s.size; i < (row + 1) * s.size; i++)
+            call->d_in[X][i] += call->d_out[0][i] * factor * factor;
+    }
+    return ONNXPRESS_OK;
+}
+
 static const OpRow rows[] = {
     {"", "BatchNormalization", 7, OP_KEEP_INPUTS, norm_read, norm_forward, norm_backward,
-     norm_square},
+     norm_square, .curvature = norm_curvature},
 };
 
 const OpFamily op_family_normalization = {rows, sizeof rows / sizeof rows[0]};

@@ -82,6 +82,11 @@ typedef struct OpRow {
      * positions, added to the lower triangles of acc[groups][columns][columns]. Both or neither. */
     bool (*matrix)(const OpNode *node, int k, const Shape *weight, OpMatrix *matrix);
     int (*moment)(const OpCall *call, int k, real *acc);
+    /* Second-order back-propagation of diagonals: call->d_out is d2L/d(out k)2 of every element,
+     * d_out[k] the first derivative (NULL: zero); ADDS to call->d_in, the same of the inputs,
+     *   sum over outputs of (d out / d in)^2 call->d_out + (d2 out / d in2) d_out,
+     * without cross terms. Reads what `keep` keeps. NULL: there is no rule. */
+    int (*curvature)(const OpCall *call, const real *const *d_out);
 } OpRow;
 
 /* The newest row of (domain, type) whose `since` is at most `opset`; NULL when there is none. */

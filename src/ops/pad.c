@@ -318,8 +318,9 @@ static int tile_backward(const OpCall *call)
 
 static const OpRow rows[] = {
     {"", "Pad", 2, OP_KEEP_INPUTS, .read = read_pad, .forward = pad_forward,
-     .backward = pad_backward},
-    {"", "Tile", 6, 0, .forward = tile_forward, .backward = tile_backward},
+     .backward = pad_backward, .curvature = curvature_as_backward},
+    {"", "Tile", 6, 0, .forward = tile_forward, .backward = tile_backward,
+     .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_pad = {rows, sizeof rows / sizeof rows[0]};

@@ -143,8 +143,9 @@ static int64_t tap_count(const Window *w, int axis, int64_t out, Taps inside, bo
     return last > first ? (last - first + dilation - 1) / dilation : 0;
 }
 
+/* y gets the averages, or d_x the gradient; `square`: by the square of each derivative. */
 static void average_plane(const Window *w, bool padded, const real *x, real *y, const real *d_y,
-                          real *d_x)
+                          real *d_x, bool square)
 {
     int64_t p = 0;
     for (int64_t a = 0; a < w->out[0]; a++)
@@ -154,6 +155,8 @@ static void average_plane(const Window *w, bool padded, const real *x, real *y, 
                 int64_t count = tap_count(w, 0, a, d, padded) * tap_count(w, 1, b, h, padded) *
                                 tap_count(w, 2, c, v, padded);
                 real sum = 0, part = count > 0 && d_y ? d_y[p] / (real)count : 0;
+                if (square && count > 0)
+                    part /= (real)count;
                 for (int64_t i = d.first; i < d.last; i += w->dilation[0])
                     for (int64_t j = h.first; j < h.last; j += w->dilation[1]) {
                         int64_t row = (i * w->in[1] + j) * w->in[2];
@@ -178,11 +181,11 @@ static int average_forward(const OpCall *call)
     const Shape *shape = &call->in[0]->shape;
     for (int64_t plane = 0; plane < shape->dim[0] * shape->dim[1]; plane++)
         average_plane(&w, params->count_include_pad, call->in[0]->r + plane * w.in_size,
-                      call->out[0]->r + plane * w.out_size, NULL, NULL);
+                      call->out[0]->r + plane * w.out_size, NULL, NULL, false);
     return ONNXPRESS_OK;
 }
 
-static int average_backward(const OpCall *call)
+static int average_add(const OpCall *call, bool square)
 {
     const WindowParams *params = call->node->params;
     Window w;
@@ -194,8 +197,20 @@ static int average_backward(const OpCall *call)
         return status;
     for (int64_t plane = 0; plane < shape.dim[0] * shape.dim[1]; plane++)
         average_plane(&w, params->count_include_pad, NULL, NULL,
-                      call->d_out[0] + plane * w.out_size, call->d_in[0] + plane * w.in_size);
+                      call->d_out[0] + plane * w.out_size, call->d_in[0] + plane * w.in_size,
+                      square);
     return ONNXPRESS_OK;
+}
+
+static int average_backward(const OpCall *call)
+{
+    return average_add(call, false);
+}
+
+static int average_curvature(const OpCall *call, const real *const *d_out)
+{
+    (void)d_out;
+    return average_add(call, true);
 }
 
 /* Global pools: planes and elements a plane. */
@@ -240,7 +255,7 @@ static int global_average_forward(const OpCall *call)
     return status;
 }
 
-static int global_average_backward(const OpCall *call)
+static int global_average_add(const OpCall *call, bool square)
 {
     Shape shape;
     int64_t planes, size;
@@ -249,8 +264,20 @@ static int global_average_backward(const OpCall *call)
     int status = global_sizes(call, &shape, &planes, &size);
     for (int64_t p = 0; !status && p < planes; p++)
         for (int64_t i = 0; i < size; i++)
-            call->d_in[0][p * size + i] += call->d_out[0][p] / (real)size;
+            call->d_in[0][p * size + i] +=
+                call->d_out[0][p] / (real)size / (square ? (real)size : 1);
     return status;
+}
+
+static int global_average_backward(const OpCall *call)
+{
+    return global_average_add(call, false);
+}
+
+static int global_average_curvature(const OpCall *call, const real *const *d_out)
+{
+    (void)d_out;
+    return global_average_add(call, true);
 }
 
 static int64_t first_largest(const real *x, int64_t n)
@@ -287,10 +314,14 @@ static int global_max_backward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "MaxPool", 1, OP_KEEP_INPUTS, window_read, max_forward, max_backward, NULL},
-    {"", "AveragePool", 1, 0, window_read, average_forward, average_backward, NULL},
-    {"", "GlobalAveragePool", 1, 0, NULL, global_average_forward, global_average_backward, NULL},
-    {"", "GlobalMaxPool", 1, OP_KEEP_INPUTS, NULL, global_max_forward, global_max_backward, NULL},
+    {"", "MaxPool", 1, OP_KEEP_INPUTS, window_read, max_forward, max_backward,
+     .curvature = curvature_as_backward},
+    {"", "AveragePool", 1, 0, window_read, average_forward, average_backward,
+     .curvature = average_curvature},
+    {"", "GlobalAveragePool", 1, 0, NULL, global_average_forward, global_average_backward,
+     .curvature = global_average_curvature},
+    {"", "GlobalMaxPool", 1, OP_KEEP_INPUTS, NULL, global_max_forward, global_max_backward,
+     .curvature = curvature_as_backward},
 };
 
 const OpFamily op_family_pool = {rows, sizeof rows / sizeof rows[0]};

@@ -196,7 +196,10 @@ static real log_end(real y, int64_t n)
 
 DERIVATIVE(of_sum, 1)
 DERIVATIVE(of_mean, 1 / (real)n)
+DERIVATIVE(of_mean_squared, 1 / (real)n / (real)n)
 DERIVATIVE(of_squares, 2 * X)
+DERIVATIVE(of_squares_squared, 4 * X * X)
+DERIVATIVE(of_squares_second, 2)
 DERIVATIVE(of_norm, Y > 0 ? X / Y : 0)
 DERIVATIVE(of_absolutes, SIGN(X))
 DERIVATIVE(of_log_sum, REAL_EXP(-Y))
@@ -338,18 +341,39 @@ static int log_sum_exp_backward(const OpCall *call)
     return reduce_backward(call, &reduction);
 }
 
+static int mean_curvature(const OpCall *call, const real *const *d_out)
+{
+    static const Reduction squared = {.derivative = of_mean_squared};
+    (void)d_out;
+    return reduce_backward(call, &squared);
+}
+
+static int square_sum_curvature(const OpCall *call, const real *const *d_out)
+{
+    static const Reduction squared = {.derivative = of_squares_squared};
+    static const Reduction second = {.derivative = of_squares_second};
+    OpCall first = *call;
+    first.d_out = d_out;
+    int status = reduce_backward(call, &squared);
+    return status ? status : reduce_backward(&first, &second);
+}
+
 #define BOTH (OP_KEEP_INPUTS | OP_KEEP_OUTPUTS)
 static const OpRow rows[] = {
-    {"", "ReduceSum", 1, OP_KEEP_INPUTS, .forward = sum_forward, .backward = sum_backward},
-    {"", "ReduceMean", 1, OP_KEEP_INPUTS, .forward = mean_forward, .backward = mean_backward},
-    {"", "ReduceMax", 1, BOTH, .forward = most_forward, .backward = extreme_backward},
-    {"", "ReduceMin", 1, BOTH, .forward = least_forward, .backward = extreme_backward},
+    {"", "ReduceSum", 1, OP_KEEP_INPUTS, .forward = sum_forward, .backward = sum_backward,
+     .curvature = curvature_as_backward},
+    {"", "ReduceMean", 1, OP_KEEP_INPUTS, .forward = mean_forward, .backward = mean_backward,
+     .curvature = mean_curvature},
+    {"", "ReduceMax", 1, BOTH, .forward = most_forward, .backward = extreme_backward,
+     .curvature = curvature_as_backward},
+    {"", "ReduceMin", 1, BOTH, .forward = least_forward, .backward = extreme_backward,
+     .curvature = curvature_as_backward},
     {"", "ReduceProd", 1, OP_KEEP_INPUTS, .forward = product_forward, .backward = product_backward},
     {"", "ReduceL1", 1, OP_KEEP_INPUTS, .forward = absolute_sum_forward,
      .backward = absolute_sum_backward},
     {"", "ReduceL2", 1, BOTH, .forward = norm_forward, .backward = norm_backward},
     {"", "ReduceSumSquare", 1, OP_KEEP_INPUTS, .forward = square_sum_forward,
-     .backward = square_sum_backward},
+     .backward = square_sum_backward, .curvature = square_sum_curvature},
     {"", "ReduceLogSum", 1, BOTH, .forward = log_sum_forward, .backward = log_sum_backward},
     {"", "ReduceLogSumExp", 1, BOTH, .forward = log_sum_exp_forward,
      .backward = log_sum_exp_backward},

@@ -159,10 +159,14 @@ static int size_forward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "Reshape", 5, 0, .forward = reshape_forward, .backward = view_backward},
-    {"", "Flatten", 1, 0, .forward = flatten_forward, .backward = view_backward},
-    {"", "Squeeze", 1, 0, .forward = squeeze_forward, .backward = view_backward},
-    {"", "Unsqueeze", 1, 0, .forward = unsqueeze_forward, .backward = view_backward},
+    {"", "Reshape", 5, 0, .forward = reshape_forward, .backward = view_backward,
+     .curvature = curvature_as_backward},
+    {"", "Flatten", 1, 0, .forward = flatten_forward, .backward = view_backward,
+     .curvature = curvature_as_backward},
+    {"", "Squeeze", 1, 0, .forward = squeeze_forward, .backward = view_backward,
+     .curvature = curvature_as_backward},
+    {"", "Unsqueeze", 1, 0, .forward = unsqueeze_forward, .backward = view_backward,
+     .curvature = curvature_as_backward},
     {"", "Shape", 1, 0, .forward = shape_forward},
     {"", "Size", 1, 0, .forward = size_forward},
 };

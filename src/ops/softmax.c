@@ -107,6 +107,36 @@ static int softmax_backward(const OpCall *call)
     return ONNXPRESS_OK;
 }
 
+/* dy_j/dx_i = y_j (d_ij - y_i); d2y_j/dx_i2 = y_j (d_ij (1 - 2 y_i) + y_i (2 y_i - 1)). */
+static int softmax_curvature(const OpCall *call, const real *const *d_out)
+{
+    Rows rows;
+    if (!call->d_in[0] || !call->d_out[0] || call->in[0]->count == 0)
+        return ONNXPRESS_OK;
+    int status = softmax_rows(call, &rows);
+    if (status)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *y = call->out[0]->r + base, *dd_y = call->d_out[0] + base;
+        const real *d_y = d_out[0] ? d_out[0] + base : NULL;
+        double squares = 0, mean = 0;
+        for (int64_t k = 0; k < rows.n; k++) {
+            double p = (double)y[k * rows.inner];
+            squares += p * p * (double)dd_y[k * rows.inner];
+            mean += d_y ? p * (double)d_y[k * rows.inner] : 0;
+        }
+        for (int64_t k = 0; k < rows.n; k++) {
+            double p = (double)y[k * rows.inner], left = 1 - 2 * p;
+            double sum = p * p * (squares + left * (double)dd_y[k * rows.inner]);
+            if (d_y)
+                sum += p * left * ((double)d_y[k * rows.inner] - mean);
+            call->d_in[0][base + k * rows.inner] += (real)sum;
+        }
+    }
+    return ONNXPRESS_OK;
+}
+
 static int log_softmax_forward(const OpCall *call)
 {
     Rows rows;
@@ -148,11 +178,39 @@ static int log_softmax_backward(const OpCall *call)
     return ONNXPRESS_OK;
 }
 
+/* With p = exp(y): dy_j/dx_i = d_ij - p_i; d2y_j/dx_i2 = -p_i (1 - p_i). */
+static int log_softmax_curvature(const OpCall *call, const real *const *d_out)
+{
+    Rows rows;
+    if (!call->d_in[0] || !call->d_out[0] || call->in[0]->count == 0)
+        return ONNXPRESS_OK;
+    int status = softmax_rows(call, &rows);
+    if (status)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *y = call->out[0]->r + base, *dd_y = call->d_out[0] + base;
+        const real *d_y = d_out[0] ? d_out[0] + base : NULL;
+        double sum = 0, squares = 0;
+        for (int64_t k = 0; k < rows.n; k++) {
+            squares += (double)dd_y[k * rows.inner];
+            sum += d_y ? (double)d_y[k * rows.inner] : 0;
+        }
+        for (int64_t k = 0; k < rows.n; k++) {
+            double p = exp((double)y[k * rows.inner]);
+            call->d_in[0][base + k * rows.inner] +=
+                (real)(p * p * squares + (1 - 2 * p) * (double)dd_y[k * rows.inner] -
+                       p * (1 - p) * sum);
+        }
+    }
+    return ONNXPRESS_OK;
+}
+
 static const OpRow table[] = {
     {"", "Softmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = softmax_forward,
-     .backward = softmax_backward},
+     .backward = softmax_backward, .curvature = softmax_curvature},
     {"", "LogSoftmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = log_softmax_forward,
-     .backward = log_softmax_backward},
+     .backward = log_softmax_backward, .curvature = log_softmax_curvature},
 };
 
 const OpFamily op_family_softmax = {table, sizeof table / sizeof table[0]};

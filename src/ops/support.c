@@ -167,3 +167,36 @@ int64_t dims_product(const Shape *shape, int first, int last)
         product *= (uint64_t)shape->dim[a];
     return (int64_t)product;
 }
+
+int curvature_as_backward(const OpCall *call, const real *const *d_out)
+{
+    (void)d_out;
+    return call->node->row->backward(call);
+}
+
+int curvature_of_product(const OpCall *call, const real *const *d_out)
+{
+    enum { MOST = 3 };
+    Value squared[2], *in[MOST] = {NULL};
+    (void)d_out; /* linear in each factor */
+    if (call->n_in < 2 || call->n_in > MOST)
+        return op_error(call, ONNXPRESS_FORMAT, "%d inputs", call->n_in);
+    for (int k = 0; k < call->n_in; k++)
+        in[k] = call->in[k];
+    for (int k = 0; k < 2; k++) {
+        if (!call->d_in[1 - k])
+            continue; /* only the other factor's derivative reads it */
+        squared[k] = *call->in[k];
+        const real *from = call->in[k]->r;
+        real *to = op_scratch(call, (size_t)squared[k].count, sizeof *to);
+        if (!to)
+            return ONNXPRESS_MEMORY;
+        for (int64_t e = 0; e < squared[k].count; e++)
+            to[e] = from[e] * from[e];
+        squared[k].r = to;
+        in[k] = &squared[k];
+    }
+    OpCall same = *call;
+    same.in = in;
+    return call->node->row->backward(&same);
+}

@@ -47,6 +47,11 @@ int op_axis(const OpCall *call, int64_t axis, int rank, int *normal);
 #define read_error(node, err, code, ...)                                                           \
     op_error(&(OpCall){.node = (node), .err = (err)}, (code), __VA_ARGS__)
 
+/* A row's `curvature` where every derivative is 0 or 1: what is added for a gradient. */
+int curvature_as_backward(const OpCall *call, const real *const *d_out);
+/* The same for products of inputs 0 and 1: backward with both squared. */
+int curvature_of_product(const OpCall *call, const real *const *d_out);
+
 /* What an integer type keeps of a 64-bit result. */
 int64_t integer_wrap(int dtype, int64_t value);
 

@@ -112,19 +112,12 @@ static int estimate_bytes(Search *s, Choice *choice)
     const QuantizeInput *in = &s->selection->input;
     uint64_t total = s->input->base_bytes + 4 * (uint64_t)choice->quantized.levels;
     uint64_t n = in->offset[in->n_tensors];
-    for (uint64_t first = 0, count, bytes; first < n; first += count) {
-        count = rewrite_block(n, first);
-        int tuple, limit;
-        Arena *scratch = arena_create();
-        if (!scratch)
-            return error_memory(s->session->err, "the size estimate");
-        int rc = wavelet_choose(choice->quantized.symbol + first, count, choice->quantized.levels,
-                                scratch, &tuple, &limit, &bytes, s->session->err);
-        arena_destroy(scratch);
-        if (rc)
-            return rc;
-        total += bytes;
-    }
+    uint64_t streams;
+    int rc = rewrite_estimate(choice->quantized.symbol, n, choice->quantized.centre,
+                              choice->quantized.levels, &streams, s->session->err);
+    if (rc)
+        return rc;
+    total += streams;
     choice->bytes = (uint64_t)((double)total * s->input->size_correction);
     return ONNXPRESS_OK;
 }

@@ -46,7 +46,7 @@ static int factor_group(size_t n, float *moment, double *work, double *kept, dou
         double pivot = (double)moment[i * n + i];
         *kept += 1 / (pivot * pivot);
     }
-    return 0;
+    return !isfinite(*kept) || !isfinite(*whole); /* LAPACK lets NaN pass */
 }
 
 int quantize_factor(size_t groups, size_t columns, float *moment, double *effect, Error *err)
@@ -67,6 +67,6 @@ int quantize_factor(size_t groups, size_t columns, float *moment, double *effect
         return error_set(err, ONNXPRESS_DATA,
                          "a layer's inputs have no finite second moments: check the data");
     if (whole > 0)
-        *effect = kept / whole;
+        *effect = fmin(kept / whole, 1); /* float pivots may say a little more */
     return ONNXPRESS_OK;
 }

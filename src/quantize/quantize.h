@@ -59,6 +59,17 @@ void quantize_kmeans_order_free(KMeansOrder *order);
 int quantize_kmeans(const QuantizeInput *in, const KMeansOrder *order, int k,
                     QuantizeScope scope, Arena *arena, Quantized *out, Error *err);
 
+/* Entropy-constrained scalar quantization, the paper's iteration: each weight goes to the centre of
+ * least h (w - reconstruction)^2 - lambda log2 p, where p is the share of weights that the centre
+ * has, and centres (Hessian-weighted means) and shares follow, in turns, until the sum settles.
+ * lambda is in units of distortion a bit; 0 is k-means. Starts from several sets of at most
+ * initial_levels centres and takes the cheapest result; centres that die are dropped. A centre is
+ * kept at exactly 0, and exact zeros stay with it, when any tensor holds exact zeros. Then, in scope
+ * tensor, scales and centres are refitted as for the grid. weighted false: h is taken as
+ * 1 / relative^2. */
+int quantize_ecsq(const QuantizeInput *in, const float *relative, double lambda, int initial_levels,
+                  QuantizeScope scope, bool weighted, Arena *arena, Quantized *out, Error *err);
+
 /* A tensor as the matrix whose rows are multiplied with inputs (a layer): element (r, c) of group g
  * is at (g * rows + r) * row_stride + c * column_stride. Groups have inputs of their own. */
 typedef struct {

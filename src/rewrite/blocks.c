@@ -50,9 +50,13 @@ static bool find_pieces(const Coded *coded, uint64_t first, uint64_t count, Aren
     return true;
 }
 
-static void block_shape(const WaveletBlock *block, const Pieces *pieces, BlockShape *shape)
+static void block_shape(const WaveletBlock *block, const BlockPlan *plan, const Pieces *pieces,
+                        BlockShape *shape)
 {
-    *shape = (BlockShape){.levels = block->levels, .flat = block->tuple == 1};
+    *shape = (BlockShape){.levels = block->levels,
+                          .flat = block->tuple == 1 || plan->gap_limit > 0,
+                          .gaps = plan->gap_limit > 0,
+                          .skipped = plan->skipped};
     uint64_t bits = 0;
     for (int l = 0; l < block->levels; l++) {
         shape->level_size[l] = (int64_t)block->level_bits[l];
@@ -87,18 +91,36 @@ static void store_pieces(Emitter *e, const BlockShape *shape, size_t number, con
     digest_add(digest, pieces->count, (pieces->n - 1) * sizeof *pieces->count);
 }
 
-static int store_block(Decoder *decoder, const WaveletBlock *block, size_t number, int levels,
-                       const Pieces *pieces, CodedNote *note, const char *output, Error *err)
+/* Pairs apart: gaps (one more than each, as the decoder adds them up) and symbols. */
+static bool split_table(const WaveletBlock *block, Arena *arena, uint8_t **gap, uint16_t **symbol)
+{
+    *gap = arena_array(arena, block->n_runs, sizeof **gap);
+    *symbol = arena_array(arena, block->n_runs, sizeof **symbol);
+    for (uint64_t i = 0; *gap && *symbol && i < block->n_runs; i++) {
+        (*gap)[i] = (uint8_t)(block->table[2 * i] + 1);
+        (*symbol)[i] = block->table[2 * i + 1];
+    }
+    return *gap && *symbol;
+}
+
+static int store_block(Decoder *decoder, const WaveletBlock *block, const BlockPlan *plan,
+                       size_t number, int64_t elements, int levels, const Pieces *pieces,
+                       CodedNote *note, const char *output, Error *err)
 {
     Emitter *e = decoder->emit;
     BlockShape shape;
-    block_shape(block, pieces, &shape);
-    size_t runs = block->n_runs, entries = runs * (size_t)block->tuple, table_bytes;
+    block_shape(block, plan, pieces, &shape);
+    size_t runs = block->n_runs, entries = runs * (shape.flat ? 1 : (size_t)block->tuple),
+           table_bytes;
     int table_type;
-    const void *table =
-        symbols_narrow(block->table, entries, levels, e->scratch, &table_type, &table_bytes);
+    uint8_t *gap = NULL;
+    uint16_t *symbol = NULL;
+    if (shape.gaps && !split_table(block, e->scratch, &gap, &symbol))
+        return error_memory(err, "a coded block");
+    const void *table = symbols_narrow(shape.gaps ? symbol : block->table, entries, levels,
+                                       e->scratch, &table_type, &table_bytes);
     int64_t sizes = shape.levels + 1, tuples = (int64_t)block->n_tuples,
-            members = (int64_t)runs - 1;
+            members = (int64_t)runs - 1, all = (int64_t)runs;
     uint64_t bits = 0;
     for (int l = 0; l < block->levels; l++)
         bits += block->level_bits[l];
@@ -132,6 +154,12 @@ static int store_block(Decoder *decoder, const WaveletBlock *block, size_t numbe
         case ROLE_TAILS:
             tensor = emit_small(e, name, DTYPE_INT64, 1, shape.tail_size, (size_t)sizes);
             break;
+        case ROLE_GAPS:
+            tensor = emit_raw(e, name, DTYPE_UINT8, 1, &all, gap, runs);
+            break;
+        case ROLE_FILLED:
+            tensor = emit_small(e, name, DTYPE_INT64, 1, &elements, 1);
+            break;
         default:
             tensor =
                 emit_raw(e, name, table_type, shape.flat ? 1 : 2, table_dims, table, table_bytes);
@@ -141,7 +169,9 @@ static int store_block(Decoder *decoder, const WaveletBlock *block, size_t numbe
     note->stream[number] = (StreamNote){stream_bytes, entropy_crc32(stream, stream_bytes)};
     digest_add(&note->tables, block->run, (runs - 1) * sizeof *block->run);
     digest_add(&note->tables, table, table_bytes);
-    store_pieces(e, &shape, number, pieces, tuples * block->tuple, &note->tables);
+    if (shape.gaps)
+        digest_add(&note->tables, gap, runs);
+    store_pieces(e, &shape, number, pieces, elements, &note->tables);
     return decoder_block(decoder, &shape, number, output) ? ONNXPRESS_OK
                                                           : error_memory(err, "a coded block");
 }
@@ -161,15 +191,29 @@ static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint6
     if (count < 2)
         count = 2;
     WaveletBlock block = {0};
-    int tuple, max_length;
-    uint64_t bytes;
-    int status =
-        wavelet_choose(symbol, count, coded->levels, scratch, &tuple, &max_length, &bytes, err);
+    BlockPlan plan;
+    int status = block_plan(symbol, count, skipped_symbol(coded->codebook, coded->levels),
+                            coded->levels, &plan, err);
+    uint64_t coded_symbols = count;
+    if (!status && plan.gap_limit > 0) {
+        uint64_t pairs = gaps_split(symbol, count, plan.skipped, plan.gap_limit, NULL);
+        uint16_t *pair_of = arena_array(scratch, (size_t)pairs, 2 * sizeof *pair_of);
+        if (!pair_of)
+            status = error_memory(err, "a coded block");
+        else
+            gaps_split(symbol, count, plan.skipped, plan.gap_limit, pair_of);
+        symbol = pair_of;
+        coded_symbols = 2 * pairs;
+    }
     if (!status)
-        status = wavelet_encode(symbol, count, tuple, max_length, scratch, &block, err);
+        status = wavelet_encode(symbol, coded_symbols, plan.tuple, plan.max_length, scratch, &block,
+                                err);
+    uint64_t elements =
+        plan.gap_limit > 0 ? count : block.n_tuples * (uint64_t)block.tuple;
     if (!status)
-        status = store_block(decoder, &block, number, coded->levels, &pieces, note, output, err);
-    *total += block.n_tuples * (uint64_t)block.tuple;
+        status = store_block(decoder, &block, &plan, number, (int64_t)elements, coded->levels,
+                             &pieces, note, output, err);
+    *total += elements;
     arena_destroy(scratch);
     return status;
 }

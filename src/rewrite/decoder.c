@@ -8,7 +8,7 @@
 
 #include "rewrite/rewrite_internal.h"
 
-const char role_letter[ROLE_END + 1] = "slnkrtcauv";
+const char role_letter[ROLE_END + 1] = "slnkrtGEcauv";
 
 /* Where nodes go, and what their local names look like there. */
 typedef struct {
@@ -95,22 +95,27 @@ static void step_body(Scope *s, const char *zero, const char *below, const char 
     emit_node(e, "", "Gather", NAMES(all, at), NAMES(output));
 }
 
+/* An int32 tensor of the shape given, all `value`. */
+static void emit_filled(Emitter *e, const char *shape, int64_t value, const char *output)
+{
+    Onnx__NodeProto *fill = emit_node(e, "", "ConstantOfShape", NAMES(shape), NAMES(output));
+    Onnx__TensorProto *tensor = emit_small(e, "", DTYPE_INT32, 1, &value, 1);
+    if (tensor)
+        tensor->name = NULL;
+    e->failed |= !fill || !tensor || !build_attribute_tensor(e->model, fill, "value", tensor);
+}
+
 /* From the members of each run but the last to the run's number for each member. */
 static void runs_body(Scope *s, const char *members, const char *total, const char *output)
 {
     Emitter *e = s->emit;
-    static const int64_t zero = 0;
     const char *axis = constant(s, CONSTANT_AXIS);
     const char *count = local(s, "a"), *start = local(s, "b"), *ones = local(s, "c");
     const char *none = local(s, "d"), *marks = local(s, "e");
     emit_cast(e, members, count, DTYPE_INT32);
     emit_node(e, "", "CumSum", NAMES(count, axis), NAMES(start));
     emit_node(e, "", "Div", NAMES(count, count), NAMES(ones));
-    Onnx__NodeProto *fill = emit_node(e, "", "ConstantOfShape", NAMES(total), NAMES(none));
-    Onnx__TensorProto *value = emit_small(e, "", DTYPE_INT32, 1, &zero, 1);
-    if (value)
-        value->name = NULL;
-    e->failed |= !fill || !value || !build_attribute_tensor(e->model, fill, "value", value);
+    emit_filled(e, total, 0, none);
     emit_node(e, "", "ScatterElements", NAMES(none, start, ones), NAMES(marks));
     emit_node(e, "", "CumSum", NAMES(marks, axis), NAMES(output));
 }
@@ -162,6 +167,23 @@ static void unpack_bits(Scope *s, const BlockShape *shape, const char *const *in
     emit_split(e, flat, in[ROLE_LEVELS], shape->level_size, bit + 1, (size_t)shape->levels + 1);
 }
 
+/* From an entry a pair to a symbol an element: the gaps add up to places, and what stands between
+ * them is the skipped symbol. */
+static void fill_gaps(Scope *s, const BlockShape *shape, const char *const *in,
+                      const char *symbols, const char *index, const char *output)
+{
+    Emitter *e = s->emit;
+    const char *width = local(s, "A"), *widths = local(s, "B"), *end = local(s, "C");
+    const char *at = local(s, "D"), *picked = local(s, "H"), *filled = local(s, "I");
+    emit_cast(e, in[ROLE_GAPS], width, DTYPE_INT32);
+    emit_node(e, "", "Gather", NAMES(width, index), NAMES(widths));
+    emit_node(e, "", "CumSum", NAMES(widths, constant(s, CONSTANT_AXIS)), NAMES(end));
+    emit_node(e, "", "Sub", NAMES(end, constant(s, CONSTANT_ONE)), NAMES(at));
+    emit_node(e, "", "Gather", NAMES(symbols, index), NAMES(picked));
+    emit_filled(e, in[ROLE_FILLED], shape->skipped, filled);
+    emit_node(e, "", "ScatterElements", NAMES(filled, at, picked), NAMES(output));
+}
+
 static void decode_body(Scope *s, const BlockShape *shape, const char *const *in,
                         const char *output)
 {
@@ -188,12 +210,16 @@ static void decode_body(Scope *s, const BlockShape *shape, const char *const *in
     const char *symbols = local(s, "m"), *entries = local(s, "o"), *index = local(s, "p");
     const char *value = shape->scales == SCALE_NONE ? output : local(s, "x");
     emit_cast(e, in[ROLE_TABLE], symbols, DTYPE_INT32);
-    emit_node(e, "", "Gather", NAMES(in[ROLE_CODEBOOK], symbols), NAMES(entries));
     if (shape->rank_type != DTYPE_INT32)
         emit_cast(e, below, index, DTYPE_INT32);
     else
         index = below;
-    if (shape->flat) {
+    if (!shape->gaps)
+        emit_node(e, "", "Gather", NAMES(in[ROLE_CODEBOOK], symbols), NAMES(entries));
+    if (shape->gaps) {
+        fill_gaps(s, shape, in, symbols, index, entries);
+        emit_node(e, "", "Gather", NAMES(in[ROLE_CODEBOOK], entries), NAMES(value));
+    } else if (shape->flat) {
         emit_node(e, "", "Gather", NAMES(entries, index), NAMES(value));
     } else {
         const char *rows = local(s, "q");
@@ -203,7 +229,7 @@ static void decode_body(Scope *s, const BlockShape *shape, const char *const *in
     if (shape->scales == SCALE_ONE) {
         emit_node(e, "", "Mul", NAMES(value, in[ROLE_SCALES]), NAMES(output));
     } else if (shape->scales == SCALE_MANY) {
-        const char *piece = local(s, "w"), *scale = local(s, "y");
+        const char *piece = local(s, "w"), *scale = local(s, "Y");
         runs(s, "p", in[ROLE_PIECES], in[ROLE_COUNT], piece);
         emit_node(e, "", "Gather", NAMES(in[ROLE_SCALES], piece), NAMES(scale));
         emit_node(e, "", "Mul", NAMES(value, scale), NAMES(output));
@@ -295,6 +321,9 @@ bool role_used(const Model *model, const BlockShape *shape, Role role)
     case ROLE_LEVELS:
     case ROLE_TAILS:
         return model->opset >= 13;
+    case ROLE_GAPS:
+    case ROLE_FILLED:
+        return shape->gaps;
     case ROLE_SCALES:
         return shape->scales != SCALE_NONE;
     case ROLE_PIECES:
@@ -335,11 +364,11 @@ static const char *decode_function(Decoder *decoder, const BlockShape *shape,
     Emitter body = body_emitter(e);
     uint32_t made = 0;
     Scope scope = {&body, NULL, &made};
-    decode_body(&scope, shape, by_role, "z");
+    decode_body(&scope, shape, by_role, "Z");
     Onnx__FunctionProto *function = body.failed || !name
                                         ? NULL
                                         : make_function(e->model, name, &body.nodes, inputs,
-                                                        n_inputs, (const char *[]){"z"}, true);
+                                                        n_inputs, (const char *[]){"Z"}, true);
     if (!function)
         return NULL;
     for (size_t i = 2; i < decoder->functions.n; i++) {

@@ -10,6 +10,8 @@
 
 typedef struct {
     WaveletBlock coded;
+    uint64_t elements;  /* symbols, padding included */
+    bool gaps;
     const float *scale; /* NULL: all 1 */
     int64_t *piece;     /* elements of each stretch of one scale */
     int64_t n_pieces;
@@ -121,6 +123,45 @@ static int read_runs(Restore *r, size_t block, WaveletBlock *coded, Error *err)
     return ONNXPRESS_OK;
 }
 
+/* The table's pairs, if the block has gaps; its table of symbols becomes one of pairs. */
+static int read_gaps(Restore *r, size_t number, Block *block, Error *err)
+{
+    WaveletBlock *coded = &block->coded;
+    const char *name = role_name(r, ROLE_GAPS, number);
+    block->elements = coded->n;
+    if (!name || !restore_has(r, name))
+        return name ? ONNXPRESS_OK : error_memory(err, "a coded block");
+    Tensor stored;
+    int64_t *size;
+    size_t n;
+    int status = restore_tensor(r, name, DTYPE_UINT8, 1, &stored, err);
+    if (!status)
+        status = restore_sizes(r, role_name(r, ROLE_FILLED, number), NULL, &size, &n, err);
+    if (status)
+        return status;
+    /* A pair covers at most 256 elements: what a file may ask for follows from its stream. */
+    if (coded->tuple != 1 || stored.count != (int64_t)coded->n_runs || n != 1 || size[0] < 1 ||
+        (uint64_t)size[0] > coded->n_tuples * (GAPS_MAX_LIMIT + 2))
+        return damaged(r, number, "its gaps do not fit its table", err);
+    uint16_t *pairs = arena_array(r->scratch, coded->n_runs, 2 * sizeof *pairs);
+    if (!pairs)
+        return error_memory(err, "a coded block");
+    const uint8_t *gap = stored.data;
+    for (uint64_t i = 0; i < coded->n_runs; i++) {
+        if (gap[i] < 1)
+            return damaged(r, number, "a gap is wrong", err);
+        pairs[2 * i] = (uint16_t)(gap[i] - 1);
+        pairs[2 * i + 1] = coded->table[i];
+    }
+    digest_add(&r->digest, stored.data, stored.bytes);
+    coded->table = pairs;
+    coded->tuple = 2;
+    coded->n = 2 * coded->n_tuples;
+    block->gaps = true;
+    block->elements = (uint64_t)size[0];
+    return ONNXPRESS_OK;
+}
+
 static int read_table(Restore *r, size_t block, WaveletBlock *coded, Error *err)
 {
     Tensor stored;
@@ -179,7 +220,7 @@ static int read_pieces(Restore *r, size_t number, Block *block, Error *err)
     if (!name || !restore_has(r, name))
         return ONNXPRESS_OK;
     Tensor scales;
-    int64_t elements = (int64_t)block->coded.n, sum = 0, *stored = NULL;
+    int64_t elements = (int64_t)block->elements, sum = 0, *stored = NULL;
     size_t n = 0;
     int status = restore_tensor(r, name, DTYPE_FLOAT, 1, &scales, err);
     if (!status && scales.count < 1)
@@ -222,6 +263,8 @@ static int read_block(Restore *r, size_t number, Block *block, Error *err)
     if (!status)
         status = read_table(r, number, &block->coded, err);
     if (!status)
+        status = read_gaps(r, number, block, err);
+    if (!status)
         status = check_sizes(r, number, &block->coded, err);
     return status ? status : read_pieces(r, number, block, err);
 }
@@ -229,17 +272,23 @@ static int read_block(Restore *r, size_t number, Block *block, Error *err)
 static int decode(Restore *r, size_t number, const Block *block, float *value, Error *err)
 {
     Arena *scratch = arena_create();
-    uint16_t *symbol = scratch ? arena_array(scratch, block->coded.n, sizeof *symbol) : NULL;
+    uint16_t *read = scratch ? arena_array(scratch, block->coded.n, sizeof *read) : NULL;
+    uint16_t *symbol =
+        read && block->gaps ? arena_array(scratch, block->elements, sizeof *symbol) : read;
     if (!symbol) {
         arena_destroy(scratch);
         return error_memory(err, "a coded block");
     }
     Error inner = {0};
-    int status = wavelet_decode(&block->coded, symbol, &inner);
+    int status = wavelet_decode(&block->coded, read, &inner);
+    if (!status && block->gaps)
+        status = gaps_join(read, block->coded.n_tuples,
+                           skipped_symbol(r->codebook, (int)r->levels), symbol, block->elements,
+                           &inner);
     if (status)
         error_set(err, inner.code, "%s: stream %zu is damaged: %s", r->model->path, number,
                   inner.message);
-    for (uint64_t i = 0; i < block->coded.n && !status; i++)
+    for (uint64_t i = 0; i < block->elements && !status; i++)
         value[i] = r->codebook[symbol[i]];
     if (!status && block->scale)
         for (int64_t p = 0; p < block->n_pieces; p++)
@@ -260,7 +309,7 @@ int restore_blocks(Restore *r, float **value, uint64_t *n, Error *err)
         int status = read_block(r, b, &block[b], err);
         if (status)
             return status;
-        *n += block[b].coded.n; /* each at most 2^33 */
+        *n += block[b].elements; /* each at most 2^39 */
     }
     digest_add(&r->digest, r->codebook, (size_t)r->levels * sizeof *r->codebook);
     if (r->digest != r->metadata.coded.tables)
@@ -273,7 +322,7 @@ int restore_blocks(Restore *r, float **value, uint64_t *n, Error *err)
         int status = decode(r, b, &block[b], *value + at, err);
         if (status)
             return status;
-        at += block[b].coded.n;
+        at += block[b].elements;
     }
     return ONNXPRESS_OK;
 }

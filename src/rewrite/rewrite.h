@@ -41,6 +41,10 @@ typedef struct {
 #define REWRITE_BLOCK ((uint64_t)12 * 87381)
 /* Symbols of the block that begins at symbol `first` of n; a short rest joins the block before. */
 uint64_t rewrite_block(uint64_t n, uint64_t first);
+/* Bytes of streams and tables that n symbols will take in the forms with streams, without coding
+ * them. */
+int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, int levels,
+                     uint64_t *bytes, Error *err);
 
 /* `note` is a JSON object's members (without braces) to be kept in the metadata: tool version,
  * source SHA-256, method, goal, importance. Streams' lengths and checksums are added to it. */

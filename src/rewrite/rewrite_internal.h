@@ -72,6 +72,8 @@ typedef enum {
     ROLE_TUPLES,   /* k: int64 [1], their number */
     ROLE_TAILS,    /* r: int64, sizes of the tails, deepest level first */
     ROLE_TABLE,    /* t: uint8 or uint16 [runs, tuple], or [runs] */
+    ROLE_GAPS,     /* G: uint8 [runs], one more than the gap before the table's symbol */
+    ROLE_FILLED,   /* E: int64 [1], elements of a block with gaps */
     ROLE_CODEBOOK, /* c: float32 [levels], one for all blocks */
     ROLE_SCALES,   /* a: float32, one a piece of constant scale */
     ROLE_PIECES,   /* u: int64, elements of each piece but the last */
@@ -89,6 +91,8 @@ typedef struct {
     int64_t tail_size[WAVELET_MAX_LEVELS + 1];
     int rank_type; /* the narrowest type that holds a run's number */
     bool flat;     /* the table has one symbol an entry */
+    bool gaps;     /* that symbol comes after a gap of the symbol `skipped` */
+    int64_t skipped;
     ScaleMode scales;
 } BlockShape;
 
@@ -105,6 +109,20 @@ typedef struct {
 bool decoder_begin(Decoder *decoder, Emitter *emit, bool inlined);
 /* Adds what makes `output` from the block's initializers. */
 bool decoder_block(Decoder *decoder, const BlockShape *shape, size_t block, const char *output);
+
+/* ---- plan.c: how a block is best coded. ---- */
+typedef struct {
+    int tuple;      /* symbols a tuple; with gaps 2: the pair */
+    int gap_limit;  /* 0: no gaps */
+    uint16_t skipped;
+    int max_length;
+    uint64_t bytes;
+} BlockPlan;
+
+/* The symbol that gaps skip: the one nearest zero, the first of equals. */
+uint16_t skipped_symbol(const float *codebook, int levels);
+int block_plan(const uint16_t *symbol, uint64_t n, uint16_t skipped, int levels, BlockPlan *plan,
+               Error *err);
 
 /* ---- values.c ---- */
 /* Puts float values into a tensor as its type asks, replacing whatever data it had. */
