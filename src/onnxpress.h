@@ -54,14 +54,16 @@ typedef enum {
     ONNXPRESS_GOAL_MAX_KL,    /* nats, mean over samples (and positions) */
     ONNXPRESS_GOAL_MAX_ERROR, /* mean squared error / variance of the output */
     ONNXPRESS_GOAL_MAX_DROP,  /* percentage points of top-1 accuracy; needs labels */
-    ONNXPRESS_GOAL_STEP       /* the grid's step, or the number of centres (kmeans) */
+    ONNXPRESS_GOAL_STEP       /* no goal but a setting: the grid's step, the number of centres (kmeans),
+                                 or lambda in distortion a bit (ecsq) */
 } OnnxPressGoal;
 
 typedef enum {
     ONNXPRESS_METHOD_COMPENSATED, /* uniform grid; each weight's rounding error is taken up by the rest
                                      of its row. Needs data; without, the same as UNIFORM */
     ONNXPRESS_METHOD_UNIFORM,     /* the paper's: uniform grid, importance-weighted centres */
-    ONNXPRESS_METHOD_KMEANS       /* the paper's: importance-weighted k-means */
+    ONNXPRESS_METHOD_KMEANS,      /* the paper's: importance-weighted k-means */
+    ONNXPRESS_METHOD_ECSQ         /* the paper's: iterative entropy-constrained quantization */
 } OnnxPressMethod;
 /* One step for all weights (the paper's), one a tensor from its mean importance, or the smaller. */
 typedef enum { ONNXPRESS_SCOPE_AUTO, ONNXPRESS_SCOPE_MODEL, ONNXPRESS_SCOPE_TENSOR } OnnxPressScope;
@@ -77,7 +79,18 @@ typedef enum {
     ONNXPRESS_SIDECAR_ALWAYS,
     ONNXPRESS_SIDECAR_NEVER
 } OnnxPressSidecar;
-typedef enum { ONNXPRESS_IMPORTANCE_GAUSS_NEWTON, ONNXPRESS_IMPORTANCE_NONE } OnnxPressImportance;
+/* Estimates of the Hessian's diagonal. EMPIRICAL_FISHER needs labels of the calibration samples;
+ * BECKER_LECUN, HUTCHINSON and ADAM take them when there are any. */
+typedef enum {
+    ONNXPRESS_IMPORTANCE_GAUSS_NEWTON,     /* of the distillation loss, exact for few outputs */
+    ONNXPRESS_IMPORTANCE_BECKER_LECUN,     /* the paper's: second-order back-propagation */
+    ONNXPRESS_IMPORTANCE_EMPIRICAL_FISHER, /* squared gradients of the labels' cross-entropy */
+    ONNXPRESS_IMPORTANCE_MC_FISHER,        /* the same for classes drawn from the model's answers */
+    ONNXPRESS_IMPORTANCE_HUTCHINSON,       /* the true Hessian's diagonal, by random vectors */
+    ONNXPRESS_IMPORTANCE_ADAM,             /* the paper's alternative: root of Adam's second moment */
+    ONNXPRESS_IMPORTANCE_ACTIVATION,       /* mean squares of inputs: needs no derivatives */
+    ONNXPRESS_IMPORTANCE_NONE              /* 1 everywhere */
+} OnnxPressImportance;
 
 /* One struct for all commands: each reads what concerns it. Set it up with onnxpress_options_init;
  * strings are borrowed for the call. Paths of data: a .npy (for the only input), a .npz (input name
@@ -145,7 +158,7 @@ typedef struct {
     const char *input, *output;
     const char *method, *scope, *form, *importance, *goal;
     double goal_value;
-    double step;             /* the grid's step, or the number of centres */
+    double step;             /* the grid's step, the number of centres, or lambda */
     int levels;
     int tuple;               /* symbols a codeword of the first block; 0: not Huffman-coded */
     uint64_t original_bytes, compressed_bytes; /* everything a user must ship */

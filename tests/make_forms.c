@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * For tests/test_forms.py: writes a model in every output form.
- *   make_forms MODEL FOLDER tensor|model|wide   rounds the weights crudely, writes FOLDER/FORM.onnx
- *                                               and FOLDER/FORM-sidecar.onnx
+ *   make_forms MODEL FOLDER MODE   rounds the weights crudely, writes FOLDER/FORM.onnx and
+ *                                  FOLDER/FORM-sidecar.onnx
  *   make_forms --restore MODEL OUTPUT
- * tensor: a scale a tensor, 15 to 39 levels; model: no scales; wide: 301 levels, no scales.
+ * MODE tensor: a scale a tensor, 15 to 39 levels; model: no scales; wide: 301 levels, no scales;
+ * sparse-tensor and sparse-model: the same as the first two, but nine weights in ten become zero.
  */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "rewrite/rewrite.h"
@@ -74,28 +76,68 @@ static float largest(const Weights *w, size_t tensor)
     return most;
 }
 
+static int compare(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The step at which nine in ten of the tensors' weights round to zero. */
+static int sparse_step(const Weights *w, size_t first, size_t end, float *step, Error *err)
+{
+    uint64_t n = 0;
+    float *magnitude = arena_array(w->arena, w->coded.n_symbols, sizeof *magnitude);
+    if (!magnitude)
+        return error_memory(err, "weights");
+    for (size_t t = first; t < end; t++)
+        for (uint64_t i = 0; i < w->tensor[t].count; i++)
+            magnitude[n++] = fabsf(w->value[t][i]);
+    qsort(magnitude, n, sizeof *magnitude, compare);
+    *step = n && magnitude[n * 9 / 10] > 0 ? 2 * magnitude[n * 9 / 10] : 1;
+    return 0;
+}
+
+/* The value of one level, and each tensor's scale. */
+static int choose_steps(Weights *w, const char *mode, int half, float *unit, Error *err)
+{
+    bool scaled = strcmp(mode, "tensor") == 0 || strcmp(mode, "sparse-tensor") == 0;
+    bool sparse = strncmp(mode, "sparse", 6) == 0;
+    float most = 0;
+    *unit = 1;
+    if (sparse && !scaled)
+        return sparse_step(w, 0, w->n, unit, err);
+    for (size_t t = 0; t < w->n; t++) {
+        most = fmaxf(most, largest(w, t));
+        int status = sparse ? sparse_step(w, t, t + 1, &w->tensor[t].scale, err) : 0;
+        if (status)
+            return status;
+        if (scaled && !sparse && largest(w, t) > 0)
+            w->tensor[t].scale = largest(w, t) / (float)(7 + 3 * t % 13);
+    }
+    if (!scaled)
+        *unit = most > 0 ? most / (float)half : 1;
+    return 0;
+}
+
 static int round_weights(Weights *w, const char *mode, Error *err)
 {
     int half = strcmp(mode, "wide") == 0 ? 150 : 19;
-    float unit = 1, most = 0;
-    for (size_t t = 0; t < w->n; t++)
-        most = fmaxf(most, largest(w, t));
-    if (strcmp(mode, "tensor") != 0)
-        unit = most > 0 ? most / (float)half : 1;
+    float unit;
     uint16_t *symbol = arena_array(w->arena, w->coded.n_symbols, sizeof *symbol);
     float *codebook = arena_array(w->arena, (size_t)half * 2 + 1, sizeof *codebook);
     if (!symbol || !codebook)
         return error_memory(err, "symbols");
+    int status = choose_steps(w, mode, half, &unit, err);
+    if (status)
+        return status;
     for (int i = -half; i <= half; i++)
         codebook[i + half] = (float)i * unit;
-    for (size_t t = 0; t < w->n; t++) {
-        CodedTensor *tensor = &w->tensor[t];
-        if (strcmp(mode, "tensor") == 0 && largest(w, t) > 0)
-            tensor->scale = largest(w, t) / (float)(7 + 3 * t % 13);
-        for (uint64_t i = 0; i < tensor->count; i++)
-            symbol[tensor->first + i] =
-                (uint16_t)(half + (int)rintf(w->value[t][i] / (unit * tensor->scale)));
-    }
+    for (size_t t = 0; t < w->n; t++)
+        for (uint64_t i = 0; i < w->tensor[t].count; i++) {
+            float level = rintf(w->value[t][i] / (unit * w->tensor[t].scale));
+            level = fminf(fmaxf(level, (float)-half), (float)half);
+            symbol[w->tensor[t].first + i] = (uint16_t)(half + (int)level);
+        }
     w->coded.n_tensors = w->n;
     w->coded.tensors = w->tensor;
     w->coded.symbols = symbol;
@@ -148,7 +190,7 @@ int main(int argc, char **argv)
     Error err = {0};
     int status = 0;
     if (argc != 4) {
-        fprintf(stderr, "usage: make_forms MODEL FOLDER tensor|model|wide\n"
+        fprintf(stderr, "usage: make_forms MODEL FOLDER MODE\n"
                         "       make_forms --restore MODEL OUTPUT\n");
         return 1;
     }

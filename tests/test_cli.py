@@ -142,8 +142,8 @@ def good_input(work):
 def goals(work):
     few, labels = work / "few.npy", work / "few_labels.npy"
     test = np.load(ROOT / "testdata" / "mnist_test.npz")
-    np.save(few, test["image"][:300])
-    np.save(labels, test["label"][:300].astype(np.int64))
+    np.save(few, test["image"][:100])
+    np.save(labels, test["label"][:100].astype(np.int64))
     out = work / "goal.onnx"
     cases = [(("--ratio", 12), lambda r: 12 <= r["ratio"] < 12.2),
              (("--bits", 2.5), lambda r: 2.4 < r["bits_per_weight"] <= 2.5),
@@ -152,8 +152,14 @@ def goals(work):
               lambda r: r["accuracy"] - r["accuracy_small"] <= 0.01 and r["ratio"] > 25),
              (("--output", "logits=values"), lambda r: r["relative_error"] <= 0.01 and r["kl"] is None),
              (("--method", "kmeans"), lambda r: r["method"] == "kmeans" and r["ratio"] > 8),
+             (("--method", "uniform"), lambda r: r["method"] == "uniform" and r["ratio"] > 12),
+             (("--lambda", 1e-9), lambda r: r["method"] == "ecsq" and r["step"] == 1e-9),
+             (("--importance", "becker-lecun"), lambda r: r["importance"] == "becker-lecun"),
+             (("--importance", "empirical-fisher", "--labels", labels),
+              lambda r: r["importance"] == "empirical-fisher" and r["accuracy"] > 0.95),
              (("--scope", "model"), lambda r: r["scope"] == "model" and r["ratio"] > 8),
              (("--validate", few, "--labels", labels), lambda r: r["measured_on"] == "validation data"),
+             (("--memory", "2M"), lambda r: r["ratio"] > 25),
              (("--form", "lookup"), lambda r: r["form"] == "lookup" and r["ratio"] > 3.5),
              (("--form", "plain"), lambda r: r["form"] == "plain" and r["ratio"] > 0.99)]
     for arguments, holds in cases:
@@ -287,10 +293,14 @@ def bad_data(work):
             "--hessian", work / "wrong.npz", says=("wrong.npz",))
     for option, value in (("--ratio", "x"), ("--ratio", "0.5"), ("--bits", "-1"), ("--method", "magic"),
                           ("--form", "best"), ("--threads", "0"), ("--memory", "lots"), ("--mean", "1,,2"),
-                          ("--std", "0"), ("--output", "nobody=logits"), ("--scope", "layer")):
+                          ("--std", "0"), ("--importance", "gut"), ("--lambda", "-1"), ("--output", "nobody=logits"), ("--scope", "layer")):
         refused(f"{option} {value}", work, "compress", LENET, "--calib", work / "few.npy", option, value,
                 says=(value,), code=1)
+    refused("fisher without labels", work, "compress", LENET, "--calib", work / "few.npy",
+            "--importance", "empirical-fisher", says=("label",))
     refused("two goals", work, "compress", LENET, "--ratio", "10", "--bits", "2", says=("one goal",), code=1)
+    refused("too little memory", work, "compress", LENET, "--calib", work / "few.npy", "--memory", "20k",
+            says=("memory bound",), code=7)
     refused("unreachable goal", work, "compress", LENET, "--calib", work / "few.npy", "--ratio", "5000",
             code=6)
 

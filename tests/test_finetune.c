@@ -422,14 +422,33 @@ START_TEST(masked_weights_stay_exactly_zero)
 }
 END_TEST
 
+typedef struct {
+    double last;
+    int falls;
+} Kept;
+
+static int follow_kept(void *context, const FinetuneProgress *progress)
+{
+    Kept *kept = context;
+    ck_assert_double_le(progress->kept, kept->last);
+    kept->falls += progress->kept < kept->last;
+    kept->last = progress->kept;
+    return 0;
+}
+
 START_TEST(gradual_pruning_reaches_its_fraction)
 {
+    Kept progress = {.last = 1};
     lenet_open(&lenet, 192, &err);
     FinetuneOptions options = quick();
     options.prune = (PruneSchedule){
         .every = 2, .keep = 0.08, .to = _i ? 1 : 0.5, .scope = _i ? PRUNE_TENSOR : PRUNE_MODEL};
+    options.progress = follow_kept;
+    options.context = &progress;
     Finetuned tuned = tune(&options);
     int64_t kept = 0, all = 0;
+    ck_assert_int_eq(progress.falls, _i ? 4 : 2); /* after steps 2, 4, 6, 8 of 8 */
+    ck_assert_double_eq_tol(progress.last, 0.08, 1e-5);
     for (int w = 0; w < lenet.n_weights; w++) {
         const Weight *weight = program_weight(lenet.program, w);
         int64_t here = 0;
@@ -622,7 +641,8 @@ static Model *normed_model(const char *input_shape)
     tiny_reals(t, "var", "[3]", var);
     tiny_reals(t, "w", "[4,12]", NULL);
     tiny_node(t, "Conv", "x k", "c", "");
-    tiny_node(t, "BatchNormalization", "c s b mean var", "n", "");
+    tiny_node(t, "Identity", "var", "same", "");
+    tiny_node(t, "BatchNormalization", "c s b mean same", "n", "");
     tiny_node(t, "Relu", "n", "r", "");
     tiny_node(t, "Flatten", "r", "f", "");
     tiny_node(t, "Gemm", "f w", "y", "transB=1");
@@ -647,6 +667,58 @@ static void write_images(const char *path, int64_t n)
     expect_ok(npz_write(path, &tensor, 1, &err));
     arena_destroy(arena);
 }
+
+/* x [n,2,2,2] → flatten → Sqrt(|x| * w) → gemm: at w = 0 the loss is finite, its slope is not. */
+START_TEST(an_infinite_slope_is_named)
+{
+    static const float zero[8] = {1, 1, 0, 1, 1, 1, 1, 1};
+    enum { N = 8 };
+    Tiny *t = tiny_create(17);
+    tiny_input(t, "x", DTYPE_FLOAT, "[-1,2,2,2]");
+    tiny_reals(t, "steep", "[8]", zero);
+    tiny_reals(t, "w", "[4,8]", NULL);
+    tiny_node(t, "Flatten", "x", "f", "");
+    tiny_node(t, "Abs", "f", "a", "");
+    tiny_node(t, "Mul", "a steep", "m", "");
+    tiny_node(t, "Sqrt", "m", "s", "");
+    tiny_node(t, "Gemm", "s w", "y", "transB=1");
+    tiny_output(t, "y");
+    Model *model = tiny_load(t);
+    tiny_free(t);
+    Program *program;
+    Dataset *dataset;
+    Feed *feed;
+    Arena *arena = arena_create();
+    FeedOptions plain = {0};
+    int64_t sample[N], label[N];
+    const char *path = scratch_path("x.npz");
+    write_images(path, N);
+    expect_ok(program_build(model, &program, &err));
+    expect_ok(dataset_open(path, &dataset, &err));
+    expect_ok(feed_create(program, dataset, &plain, &feed, &err));
+    for (int64_t i = 0; i < N; i++)
+        sample[i] = i;
+    for (int64_t i = 0; i < N; i++)
+        label[i] = i % 4;
+    FinetuneTask task = {.model = model,
+                         .program = program,
+                         .feed = feed,
+                         .sample = sample,
+                         .n = N,
+                         .label = label,
+                         .kind = lenet_kind};
+    FinetuneOptions options = quick();
+    Finetuned tuned;
+    expect_error(finetune_run(&task, &options, arena, &tuned, &err), ONNXPRESS_DATA,
+                 "is that of steep");
+    ck_assert_ptr_null(tuned.weight);
+    feed_free(feed);
+    dataset_close(dataset);
+    program_free(program);
+    model_free(model);
+    arena_destroy(arena);
+}
+END_TEST
 
 START_TEST(statistics_are_no_parameters)
 {
@@ -709,8 +781,8 @@ int main(void)
     ADD(suite, "pruning", pruning_breaks_ties_by_order_and_drops_zeros,
         the_cubic_falls_from_one_to_keep);
     ADD(suite, "bad input", foreign_and_damaged_checkpoints_are_refused,
-        diverging_runs_stop_with_step_and_tensor, a_bad_start_is_named, labels_must_be_classes,
-        options_out_of_range_are_refused);
+        diverging_runs_stop_with_step_and_tensor, a_bad_start_is_named, an_infinite_slope_is_named,
+        labels_must_be_classes, options_out_of_range_are_refused);
     const struct {
         const char *name;
         const TTest *test;

@@ -8,6 +8,7 @@ session is created, pass the ONNX checker, and restore to the plain form's tenso
 decoder costs. --load adds the cost of a load.
 """
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from onnx import helper, numpy_helper
 from paths import ROOT, driver
 
 MAKE_FORMS = driver("make_forms")
+STREAMED = ("function", "inlined")
+SPARSE = ["sparse-tensor", "sparse-model"]
 
 
 def session(path, optimized=None, fold=True):
@@ -101,7 +104,12 @@ def check_model(path, mode, work):
             assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max(), f"{form}: wrong when not folded"
         onnx.checker.check_model(file, full_check=True)
         model = onnx.load(file, load_external_data=False)
-        streams = [t for t in model.graph.initializer if t.name[:2] in ("_s", "_c")]
+        [metadata] = [json.loads(p.value) for p in model.metadata_props if p.key == "onnxpress"]
+        prefix = metadata.get("prefix") or "none"
+        streams = [t for t in model.graph.initializer
+                   if t.name.startswith(prefix) and t.name[len(prefix)] in "scG"]
+        gaps = any(t.name == prefix + "G" for t in streams)
+        assert gaps or mode not in SPARSE or form.split("-")[0] not in STREAMED, f"{form}: no gaps"
         outside = [t for t in streams if t.data_location == T.EXTERNAL]
         assert len(outside) == ("sidecar" in form) * len(streams), form
         if not form.startswith("plain"):
@@ -115,7 +123,7 @@ def decoder_cost(folder, sizes):
     streams = sum(len(t.raw_data) for t in model.graph.initializer if t.name.startswith("_s"))
     functions = sum(len(f.SerializeToString()) + 3 for f in model.functions)
     tables = sum(len(t.SerializeToString()) + 3 for t in model.graph.initializer
-                 if t.name[0] == "_" and t.name[1] in "lnkrtcauv")
+                 if t.name[0] == "_" and t.name[1] in "lnkrtGEcauv")
     shapes = sum(len(t.SerializeToString()) + 2 for t in model.graph.initializer
                  if t.name[0] == "_" and t.name[1] in "hS")
     nodes = [n for n in model.graph.node if any(i.startswith("_") for i in n.input)]
@@ -136,10 +144,10 @@ def synthetic(opset, path):
     rng = np.random.default_rng(opset)
     def weight(name, shape, dtype=np.float32):
         return numpy_helper.from_array(np.asarray(rng.laplace(0, .1, shape)).astype(dtype), name)
-    inits = [weight("_kernel", (4, 3, 3, 3)), weight("bias", (4,)), weight("a", (64, 32)),
-             weight("half", (32, 16), np.float16), weight("double", (16, 8), np.float64),
+    inits = [weight("_kernel", (4, 3, 3, 3)), weight("bias", (4,)), weight("a", (64, 320)),
+             weight("half", (320, 16), np.float16), weight("double", (16, 8), np.float64),
              weight("scalar", ()), weight("one", (1,)), weight("inner", (8,)),
-             weight("d", (64, 32))]
+             weight("d", (64, 320))]
     brain = weight("brain", (8, 8))
     if opset >= 13:  # before, there is no Cast from it
         brain = helper.make_tensor("brain", T.BFLOAT16, [8, 8], numpy_helper.to_array(brain))
@@ -230,7 +238,8 @@ def main():
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as work:
         for name in ["lenet5_mnist", "resnet20", "resnet32_bn"]:
-            for mode in ["tensor", "model", "wide"] if name == "lenet5_mnist" else ["tensor"]:
+            lenet = name == "lenet5_mnist"
+            for mode in ["tensor", "model", "wide"] + SPARSE if lenet else ["tensor"]:
                 print(f"{name}, {mode}")
                 folder, sizes = check_model(f"testdata/{name}.onnx", mode, work)
                 cost = decoder_cost(folder, sizes)
@@ -238,7 +247,7 @@ def main():
         seen = []
         for opset, path in opsets(work):
             seen.append(opset)
-            for mode in ["tensor", "model"]:
+            for mode in ["tensor", "model"] + SPARSE:
                 check_model(path, mode, work)
         assert {11, 13, 17} <= set(seen) and len(seen) >= 5, seen
         print("opsets", seen)
@@ -249,6 +258,7 @@ def main():
             folder, _ = check_model(path, "model", work)
             model = onnx.load(os.path.join(folder, "function.onnx"))
             print(f"blocks, opset {opset}:", [n.op_type for n in model.graph.node][:4])
+        check_model(path, "sparse-tensor", work)
         if "--load" in sys.argv:
             report_load(work)
     print(f"onnxruntime {ort.__version__}: all forms agree, {time.time() - start:.0f} s")

@@ -217,15 +217,15 @@ START_TEST(length_is_what_encoding_gives)
         uint64_t n = 2 + below(round % 3 ? 5998 : 40), bytes, least = UINT64_MAX;
         uint32_t alphabet = 1 + below(round % 10 ? 30 : 1000);
         sparse(symbol, n, alphabet, 0, below(100));
-        int tuple = 1 + round % WAVELET_MAX_TUPLE, max_length;
+        int tuple = 1 + round / 2 % WAVELET_MAX_TUPLE, max_length;
         const uint16_t *coded = symbol;
         if (round % 2) {
             n = 2 * gaps_split(symbol, n, 0, 1 + (int)below(60), pair);
             coded = pair;
             tuple = 2;
         }
-        ck_assert_int_eq(
-            wavelet_choose_length(coded, n, tuple, arena, &max_length, &bytes, &error), 0);
+        ck_assert_int_eq(wavelet_choose_length(coded, n, tuple, arena, &max_length, &bytes, &error),
+                         0);
         if (bytes == UINT64_MAX) {
             refused++;
             continue;
@@ -276,7 +276,7 @@ START_TEST(format_example_holds)
     static const uint16_t pairs[14] = {2, 2, 3, 1, 2, 2, 1, 0, 3, 1, 2, 2, 1, 1};
     static const uint16_t run[4] = {1, 1, 2, 3}, table[8] = {1, 0, 1, 1, 3, 1, 2, 2};
     static const uint64_t level_bits[3] = {7, 4, 2}, tail[4] = {1, 1, 2, 3};
-    static const uint8_t stream[2] = {0, 0};
+    static const uint8_t stream[2] = {0xA5, 0x48};
     uint16_t pair[14], out[21], decoded[14];
     ck_assert_uint_eq(gaps_split(symbol, 21, 1, 3, pair), 7);
     ck_assert_mem_eq(pair, pairs, sizeof pairs);
@@ -289,20 +289,24 @@ START_TEST(format_example_holds)
     ck_assert_mem_eq(b.level_bits, level_bits, sizeof level_bits);
     ck_assert_mem_eq(b.tail, tail, sizeof tail);
     ck_assert_uint_eq(b.stream_bytes, sizeof stream);
-    ck_assert_msg(memcmp(b.stream, stream, sizeof stream) == 0, "%02X %02X", b.stream[0],
-                  b.stream[1]);
-    ck_assert_uint_eq(entropy_crc32(b.stream, b.stream_bytes), 0);
+    ck_assert_mem_eq(b.stream, stream, sizeof stream);
+    ck_assert_uint_eq(entropy_crc32(b.stream, b.stream_bytes), 0xEAAE93F1);
     ck_assert_int_eq(wavelet_decode(&b, decoded, &error), 0);
     ck_assert_int_eq(gaps_join(decoded, 7, 1, out, 21, &error), 0);
     ck_assert_mem_eq(out, symbol, sizeof symbol);
 
+    static const uint8_t leaf[7] = {3, 2, 3, 0, 2, 3, 1}, covers[4] = {2, 2, 4, 3};
+    static const uint32_t at[7] = {2, 6, 9, 11, 15, 18, 20};
     uint16_t filled[21];
     uint32_t end = 0;
     for (int i = 0; i < 21; i++)
         filled[i] = 1;
     for (int i = 0; i < 7; i++) {
-        end += decoded[2 * i] + 1u; /* CumSum of gap + 1 */
-        filled[end - 1] = decoded[2 * i + 1];
+        ck_assert_mem_eq(table + 2 * leaf[i], decoded + 2 * i, 2 * sizeof *table);
+        ck_assert_uint_eq(covers[leaf[i]], table[2 * leaf[i]] + 1);
+        end += covers[leaf[i]];
+        ck_assert_uint_eq(end - 1, at[i]);
+        filled[end - 1] = table[2 * leaf[i] + 1];
     }
     ck_assert_mem_eq(filled, symbol, sizeof symbol);
 }

@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 
+/* With a bound on memory a block takes at most this part of it where it can: room for threads. */
+#define MEMORY_SHARES 8
+
 /* What one thread runs with. */
 typedef struct {
     const BlockRun *run;
@@ -110,4 +113,60 @@ int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err)
         worker_close(visitor, &worker);
     }
     return failed ? error_set(err, failure.code, "%s", failure.message) : ONNXPRESS_OK;
+}
+
+typedef struct {
+    const BlockVisitor *visitor;
+    size_t peak;
+} Probe;
+
+static int probe_open(void *context, void **state, Error *err)
+{
+    const BlockVisitor *visitor = ((Probe *)context)->visitor;
+    return visitor->open ? visitor->open(visitor->context, state, err) : ONNXPRESS_OK;
+}
+
+static int probe_visit(void *context, void *state, const Block *block, Error *err)
+{
+    Probe *probe = context;
+    int rc = probe->visitor->visit(probe->visitor->context, state, block, err);
+    probe->peak = exec_peak_bytes(block->exec);
+    return rc;
+}
+
+static void probe_close(void *context, void *state)
+{
+    const BlockVisitor *visitor = ((Probe *)context)->visitor;
+    if (visitor->close)
+        visitor->close(visitor->context, state);
+}
+
+int blocks_fit(BlockRun *run, const BlockVisitor *visitor, Error *err)
+{
+    if (!run->memory)
+        return ONNXPRESS_OK;
+    bool fixed = feed_max_batch(run->feed) == run->block;
+    Probe probe = {visitor, 0};
+    BlockVisitor measure = {
+        .context = &probe, .open = probe_open, .visit = probe_visit, .close = probe_close};
+    BlockRun one = *run;
+    Error own;
+    int rc;
+    one.threads = 1;
+    one.progress = NULL;
+    for (;; one.block /= 2) {
+        one.n = one.block < run->n ? one.block : run->n;
+        own = (Error){0};
+        rc = blocks_run(&one, &measure, &own);
+        if (fixed || one.block == 1 || (rc && rc != ONNXPRESS_MEMORY) ||
+            (!rc && probe.peak <= run->memory / MEMORY_SHARES))
+            break;
+    }
+    if (rc)
+        return error_set(err, own.code, "%s", own.message);
+    size_t threads = probe.peak ? run->memory / probe.peak : (size_t)run->threads;
+    run->block = one.block;
+    if (threads < (size_t)run->threads)
+        run->threads = threads < 1 ? 1 : (int)threads;
+    return ONNXPRESS_OK;
 }

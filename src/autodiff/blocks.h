@@ -47,6 +47,10 @@ typedef struct {
 /* The block that a feed asks for, and n cut to whole blocks where the graph fixes its batch;
  * ONNXPRESS_DATA when that leaves none. */
 int block_size(const Feed *feed, int64_t *n, int64_t *block, Error *err);
+/* With a bound on memory: sets run->block, then run->threads, to what there is room for when a block
+ * is visited as `probe` does (its merge is not called); in this order, since the block decides the
+ * sums' last bits and must not depend on the threads. Without a bound nothing changes. */
+int blocks_fit(BlockRun *run, const BlockVisitor *probe, Error *err);
 int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err);
 /* Runs these samples on the block's Exec in place of the block's own: for visitors that need them
  * one at a time. */

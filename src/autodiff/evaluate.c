@@ -10,6 +10,7 @@
 struct Answers {
     int n_outputs;
     int64_t n, block, n_blocks;
+    int threads; /* that there is memory for */
     int64_t *sample;
     Shape *shape;  /* [n_blocks][n_outputs] */
     real **answer; /* [n_blocks][n_outputs] */
@@ -35,7 +36,7 @@ static int run_blocks(const Answers *answers, const Program *program, const Feed
                     .block = answers->block,
                     .weights = weights,
                     .keep = EXEC_DISCARD,
-                    .threads = options->threads,
+                    .threads = answers->threads,
                     .memory = options->memory,
                     .progress = options->progress,
                     .progress_context = options->context};
@@ -98,6 +99,31 @@ static void answers_statistics(Answers *answers)
     }
 }
 
+static int ignore_block(void *context, void *state, const Block *block, Error *err)
+{
+    (void)context, (void)state, (void)block, (void)err;
+    return ONNXPRESS_OK;
+}
+
+/* Sets block and threads; the first is what the feed asks for. */
+static int fit_memory(Answers *answers, const Program *program, const Feed *feed,
+                      const int64_t *sample, int64_t n, const EvaluateOptions *options, Error *err)
+{
+    BlockRun run = {.program = program,
+                    .feed = feed,
+                    .sample = sample,
+                    .n = n,
+                    .block = answers->block,
+                    .keep = EXEC_DISCARD,
+                    .threads = options->threads,
+                    .memory = options->memory};
+    BlockVisitor visitor = {.visit = ignore_block};
+    int rc = blocks_fit(&run, &visitor, err);
+    answers->block = run.block;
+    answers->threads = run.threads;
+    return rc;
+}
+
 int answers_create(const Program *program, const Feed *feed, const int64_t *sample, int64_t n,
                    const EvaluateOptions *options, Answers **out, Error *err)
 {
@@ -107,6 +133,8 @@ int answers_create(const Program *program, const Feed *feed, const int64_t *samp
         return error_memory(err, "the model's answers");
     int rc = ONNXPRESS_OK;
     rc = block_size(feed, &n, &answers->block, err);
+    if (!rc)
+        rc = fit_memory(answers, program, feed, sample, n, options, err);
     if (rc)
         goto fail;
     answers->n = n;

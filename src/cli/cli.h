@@ -25,8 +25,9 @@ typedef struct {
 enum {
     TAKES_DATA = 1,       /* --calib/--data, --labels, preprocessing, --output */
     TAKES_OUT = 2,        /* -o */
-    TAKES_COMPRESS = 4,   /* goal, method, form, importance */
+    TAKES_COMPRESS = 4,   /* goal, method, form */
     TAKES_SIDECAR = 8,
+    TAKES_IMPORTANCE = 32,
     TAKES_RUN = 16        /* --threads, --memory, --seed */
 };
 

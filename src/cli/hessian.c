@@ -28,7 +28,7 @@ static int run(CommandLine *line)
 
 const Command command_hessian = {
     .name = "hessian",
-    .takes = TAKES_DATA | TAKES_OUT | TAKES_RUN,
+    .takes = TAKES_DATA | TAKES_OUT | TAKES_IMPORTANCE | TAKES_RUN,
     .n_arguments = 1,
     .arguments = "model.onnx",
     .summary = "write the importance (Hessian diagonal) of every weight to a .npz",

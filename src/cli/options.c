@@ -11,7 +11,7 @@
  * options point into it, so it lives as long as the command line. */
 struct Raw {
     char *calib, *validate, *labels, *hessian, *out, *json;
-    char *ratio, *bits, *max_kl, *max_error, *max_drop, *step;
+    char *ratio, *bits, *max_kl, *max_error, *max_drop, *step, *lambda;
     char *method, *scope, *form, *sidecar, *importance;
     char *mean, *std, *scale, *threads, *memory, *seed;
     char **outputs;
@@ -93,7 +93,8 @@ static int set_goal(const Command *command, const Raw *raw, OnnxPressOptions *op
                  {"--max-kl", raw->max_kl, ONNXPRESS_GOAL_MAX_KL},
                  {"--max-error", raw->max_error, ONNXPRESS_GOAL_MAX_ERROR},
                  {"--max-drop", raw->max_drop, ONNXPRESS_GOAL_MAX_DROP},
-                 {"--step", raw->step, ONNXPRESS_GOAL_STEP}};
+                 {"--step", raw->step, ONNXPRESS_GOAL_STEP},
+                 {"--lambda", raw->lambda, ONNXPRESS_GOAL_STEP}};
     const char *given = NULL;
     for (size_t i = 0; i < sizeof goals / sizeof goals[0]; i++) {
         if (!goals[i].text)
@@ -105,29 +106,36 @@ static int set_goal(const Command *command, const Raw *raw, OnnxPressOptions *op
         if (!parse_number(goals[i].text, &options->goal_value))
             return usage_error(command, given, goals[i].text, "a number");
     }
+    if (raw->lambda && raw->method && strcmp(raw->method, "ecsq") != 0)
+        return usage_error(command, "--lambda", raw->lambda, "--method ecsq with it");
     return 0;
 }
 
 static int set_words(const Command *command, const Raw *raw, OnnxPressOptions *options)
 {
-    static const char *const methods[] = {"compensated", "uniform", "kmeans", NULL},
+    static const char *const methods[] = {"compensated", "uniform", "kmeans", "ecsq", NULL},
                              *const scopes[] = {"auto", "model", "tensor", NULL},
                              *const forms[] = {"auto",   "function", "inlined",
                                                "lookup", "plain",    NULL},
                              *const sidecars[] = {"auto", "always", "never", NULL},
-                             *const importances[] = {"gauss-newton", "none", NULL};
+                             *const importances[] = {
+                                 "gauss-newton", "becker-lecun", "empirical-fisher",
+                                 "mc-fisher",    "hutchinson",   "adam",
+                                 "activation",   "none",         NULL};
     const struct {
         const char *option, *text, *const *words, *expected;
-    } choices[] = {{"--method", raw->method, methods, "compensated, uniform or kmeans"},
+    } choices[] = {{"--method", raw->method, methods, "compensated, uniform, kmeans or ecsq"},
                    {"--scope", raw->scope, scopes, "auto, model or tensor"},
                    {"--form", raw->form, forms, "auto, function, inlined, lookup or plain"},
                    {"--sidecar", raw->sidecar, sidecars, "auto, always or never"},
-                   {"--importance", raw->importance, importances, "gauss-newton or none"}};
+                   {"--importance", raw->importance, importances,
+                    "gauss-newton, becker-lecun, empirical-fisher, mc-fisher, hutchinson, adam, "
+                    "activation or none"}};
     int word[5] = {0};
     for (size_t i = 0; i < 5; i++)
         if (choices[i].text && (word[i] = parse_word(choices[i].text, choices[i].words)) < 0)
             return usage_error(command, choices[i].option, choices[i].text, choices[i].expected);
-    options->method = (OnnxPressMethod)word[0];
+    options->method = raw->lambda ? ONNXPRESS_METHOD_ECSQ : (OnnxPressMethod)word[0];
     options->scope = (OnnxPressScope)word[1];
     options->form = (OnnxPressForm)word[2];
     options->sidecar = (OnnxPressSidecar)word[3];
@@ -210,16 +218,22 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
          "goal: percentage points of top-1 accuracy lost (needs --labels)", "PTS"},
         {"step", 0, POPT_ARG_STRING, &raw->step, 0,
          "no goal: this step, or this number of centres (kmeans)", "X"},
+        {"lambda", 0, POPT_ARG_STRING, &raw->lambda, 0,
+         "no goal: ecsq with this price of a bit, in units of distortion", "L"},
         {"method", 0, POPT_ARG_STRING, &raw->method, 0,
-         "compensated (default), uniform or kmeans (the paper's)", "METHOD"},
+         "compensated (default), or the paper's uniform, kmeans, ecsq", "METHOD"},
         {"scope", 0, POPT_ARG_STRING, &raw->scope, 0,
          "one step for the model, one a tensor, or auto: the smaller (default)", "SCOPE"},
         {"unweighted", 0, POPT_ARG_NONE, &raw->unweighted, 0,
          "centres without importance (for comparison)", NULL},
-        {"importance", 0, POPT_ARG_STRING, &raw->importance, 0, "gauss-newton (default) or none",
-         "NAME"},
         {"form", 0, POPT_ARG_STRING, &raw->form, 0,
          "function, inlined, lookup, plain or auto (default)", "FORM"},
+        POPT_TABLEEND};
+    const struct poptOption importance[] = {
+        {"importance", 0, POPT_ARG_STRING, &raw->importance, 0,
+         "gauss-newton (default), becker-lecun, empirical-fisher, mc-fisher, hutchinson, adam, "
+         "activation or none",
+         "NAME"},
         POPT_TABLEEND};
     const struct poptOption sidecar[] = {{"sidecar", 0, POPT_ARG_STRING, &raw->sidecar, 0,
                                           "streams in FILE.data: auto (default), always, never",
@@ -243,6 +257,8 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
         n = append(all, n, data);
     if (command->takes & TAKES_COMPRESS)
         n = append(all, n, compress);
+    if (command->takes & TAKES_IMPORTANCE)
+        n = append(all, n, importance);
     if (command->takes & TAKES_SIDECAR)
         n = append(all, n, sidecar);
     if (command->takes & TAKES_RUN)
@@ -281,10 +297,10 @@ void command_line_free(CommandLine *line)
     if (!raw)
         return;
     char *const texts[] = {
-        raw->calib,  raw->validate, raw->labels,  raw->hessian,   raw->out,        raw->json,
-        raw->ratio,  raw->bits,     raw->max_kl,  raw->max_error, raw->max_drop,   raw->step,
-        raw->method, raw->scope,    raw->form,    raw->sidecar,   raw->importance, raw->mean,
-        raw->std,    raw->scale,    raw->threads, raw->memory,    raw->seed};
+        raw->calib,  raw->validate, raw->labels, raw->hessian,   raw->out,      raw->json,
+        raw->ratio,  raw->bits,     raw->max_kl, raw->max_error, raw->max_drop, raw->step,
+        raw->lambda, raw->method,   raw->scope,  raw->form,      raw->sidecar,  raw->importance,
+        raw->mean,   raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     for (size_t i = 0; raw->outputs && raw->outputs[i]; i++)

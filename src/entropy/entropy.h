@@ -38,15 +38,15 @@ double entropy_bits(const uint64_t *count, size_t n);
  * missing of the last one is made up by the encoder and dropped by the decoder, see FORMAT.md). */
 typedef struct {
     int tuple;
-    int levels;             /* longest codeword, 1..WAVELET_MAX_LEVELS */
-    uint64_t n;             /* symbols, without padding */
+    int levels; /* longest codeword, 1..WAVELET_MAX_LEVELS */
+    uint64_t n; /* symbols, without padding */
     uint64_t n_tuples;
-    uint64_t n_runs;        /* leaves; one with more than 65,535 members takes several runs */
-    const uint16_t *run;    /* [n_runs] members of each run, >= 1 */
-    const uint16_t *table;  /* [n_runs][tuple] its symbols */
+    uint64_t n_runs;            /* leaves; one with more than 65,535 members takes several runs */
+    const uint16_t *run;        /* [n_runs] members of each run, >= 1 */
+    const uint16_t *table;      /* [n_runs][tuple] its symbols */
     const uint64_t *level_bits; /* [levels] bits of each level, from the root down */
-    const uint64_t *tail;   /* [levels + 1] members of leaf tails, in run order (deepest first) */
-    const uint8_t *stream;  /* all levels' bits one after another, MSB first, padded with zeros */
+    const uint64_t *tail;  /* [levels + 1] members of leaf tails, in run order (deepest first) */
+    const uint8_t *stream; /* all levels' bits one after another, MSB first, padded with zeros */
     uint64_t stream_bytes;
 } WaveletBlock;
 
@@ -67,9 +67,10 @@ int wavelet_choose(const uint16_t *symbol, uint64_t n, int levels_in_use, Arena 
 int wavelet_choose_length(const uint16_t *symbol, uint64_t n, int tuple, Arena *scratch,
                           int *max_length, uint64_t *bytes, Error *err);
 
-/* Sequences in which one symbol, `skipped`, is frequent, as pairs (gap, symbol): so many skipped ones
- * and then one other; a gap of `limit` before a skipped symbol stands for limit + 1 skipped ones, so
- * that the pairs cover the sequence exactly. Pairs are coded as tuples of two. limit <= 254. */
+/* Sequences in which one symbol, `skipped`, is frequent, as pairs (gap, symbol): so many skipped
+ * ones and then one other; a gap of `limit` before a skipped symbol stands for limit + 1 skipped
+ * ones, so that the pairs cover the sequence exactly. Pairs are coded as tuples of two. limit <=
+ * 254. */
 #define GAPS_MAX_LIMIT 254
 /* pair[2 * count]; NULL: only counts them. */
 uint64_t gaps_split(const uint16_t *symbol, uint64_t n, uint16_t skipped, int limit,

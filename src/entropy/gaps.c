@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "entropy/entropy.h"
 
-uint64_t gaps_split(const uint16_t *symbol, uint64_t n, uint16_t skipped, int limit,
-                    uint16_t *pair)
+uint64_t gaps_split(const uint16_t *symbol, uint64_t n, uint16_t skipped, int limit, uint16_t *pair)
 {
     uint64_t count = 0, gap = 0;
     for (uint64_t i = 0; i < n; i++) {

@@ -6,15 +6,24 @@
 
 /* Elements that one thread updates at a time: gradients, weight and state stay in its cache. */
 #define CHUNK 4096
+/* In a row: what no exporter writes, and no stack minds. */
+#define MOST_IDENTITIES 16
 
-/* Batch normalization's running mean and variance: they have derivatives, but are no parameters. */
-static bool is_statistic(const FinetuneTask *task, int value)
+/* Batch normalization's running mean and variance: they have derivatives, but are no parameters.
+ * Exporters share equal ones through Identity nodes. */
+static bool is_statistic(const FinetuneTask *task, int value, int depth)
 {
-    const GraphValue *graph_value = &program_graph(task->program)->values[value];
+    const Graph *graph = program_graph(task->program);
+    const GraphValue *graph_value = &graph->values[value];
     for (int u = 0; u < graph_value->n_uses; u++) {
         const GraphUse *use = &graph_value->uses[u];
-        const char *type = task->model->proto->graph->node[use->node]->op_type;
-        if (type && strcmp(type, "BatchNormalization") == 0 && use->input >= 3)
+        const Onnx__NodeProto *node = task->model->proto->graph->node[use->node];
+        const char *type = node->op_type ? node->op_type : "";
+        if (strcmp(type, "BatchNormalization") == 0 && use->input >= 3)
+            return true;
+        if (strcmp(type, "Identity") == 0 && node->n_output == 1 && depth < MOST_IDENTITIES &&
+            graph->outputs[use->node][0] >= 0 &&
+            is_statistic(task, graph->outputs[use->node][0], depth + 1))
             return true;
     }
     return false;
@@ -45,7 +54,7 @@ static int lay_out_free(Parameters *p, Arena *arena, Error *err)
     for (int w = 0; w < p->n_weights; w++) {
         const Weight *weight = program_weight(task->program, w);
         if (shared[w] || (task->trained && !task->trained[w]) || !weight->reaches ||
-            weight->steers || is_statistic(task, weight->value))
+            weight->steers || is_statistic(task, weight->value, 0))
             continue;
         bool matrix = weight->shape.rank >= 2;
         p->free[p->n_free++] = (FreeTensor){w, p->n, (size_t)weight->count, matrix, matrix};

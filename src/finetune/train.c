@@ -406,7 +406,8 @@ static int open_trainer(Trainer *t, Arena *arena, Error *err)
     t->progress.accuracy = arena_array(arena, epochs, sizeof(double));
     if (!t->lane || !t->gradient || !t->order || !t->progress.loss || !t->progress.accuracy)
         return error_memory(err, "the training");
-    t->order[0] = -1; /* not shuffled yet: a resumed run begins in the middle of an epoch */
+    /* Not shuffled yet: a resumed run may begin in the middle of an epoch. */
+    memset(t->order, -1, (size_t)t->n * sizeof *t->order);
     for (size_t l = 0; !status && l < lanes; l++) {
         status = open_lane(t, &t->lane[l], err);
         t->gradient[l] = t->lane[l].gradient;

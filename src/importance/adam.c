@@ -41,11 +41,7 @@ int importance_adam(Estimate *e, Arena *arena, float **h, Error *err)
         rc = estimate_run(e, err);
     if (rc)
         return rc;
-    int64_t n = e->n, block;
-    rc = block_size(e->feed, &n, &block, err);
-    if (rc)
-        return rc;
-    double steps = (double)((n + block - 1) / block) * e->passes;
+    double steps = (double)((e->n + e->block - 1) / e->block) * e->passes;
     double correction = 1 - pow(DECAY, steps);
     for (int w = 0; w < e->n_weights; w++)
         for (int64_t i = 0; e->wanted[w] && i < program_weight(e->program, w)->count; i++)

@@ -50,7 +50,9 @@ int importance_gauss_newton(const Program *program, const Feed *feed, const int6
  *                    z, `draws` for each block of samples; of the cross-entropy with labels, else
  *                    of the distance from the original's answers. e is HUTCHINSON_STEP times a
  *                    tensor's root mean square (less where all its numbers have one sign: they
- *                    keep it). What comes out negative becomes 0
+ *                    keep it). What comes out negative becomes 0. An element's error is
+ *                    what the rest of its row of the Hessian makes of the signs: for a network that
+ *                    is sure of its answers, more than the element itself for hundreds of draws
  *  adam              square root of Adam's second moment (decay 0.999, bias corrected) of the
  *                    gradients of blocks of samples at the original weights, in order: one pass over
  *                    the data with labels, else `draws` passes with answers drawn as in mc-fisher

@@ -102,6 +102,8 @@ int importance_moments(const Program *program, const Feed *feed, const int64_t *
     if (!rc)
         rc = block_size(feed, &run.n, &run.block, err);
     if (!rc)
+        rc = blocks_fit(&run, &visitor, err);
+    if (!rc)
         rc = blocks_run(&run, &visitor, err);
     for (int w = 0; w < m.n_weights && !rc; w++) {
         moment[w] = m.count[w] ? arena_array(arena, m.count[w], sizeof **moment) : NULL;

@@ -135,6 +135,20 @@ static int report_progress(void *context, double share)
     return e->options->progress(e->options->context, fmin(1, (e->pass + share) / passes));
 }
 
+/* One pass of one draw shows what all of them need. */
+static int fit_memory(Estimate *e, BlockRun *run, Error *err)
+{
+    const ImportanceOptions *options = e->options;
+    ImportanceOptions once = *options;
+    BlockVisitor visitor = {
+        .context = e, .open = pass_open, .visit = visit_block, .close = pass_close};
+    once.draws = 1;
+    e->options = &once;
+    int rc = blocks_fit(run, &visitor, err);
+    e->options = options;
+    return rc;
+}
+
 int estimate_run(Estimate *e, Error *err)
 {
     BlockRun run = {.program = e->program,
@@ -153,7 +167,10 @@ int estimate_run(Estimate *e, Error *err)
                             .merge = merge_block,
                             .close = pass_close};
     int rc = block_size(e->feed, &run.n, &run.block, err);
+    if (!rc)
+        rc = fit_memory(e, &run, err);
     e->n = run.n;
+    e->block = run.block;
     return rc ? rc : blocks_run(&run, &visitor, err);
 }
 

@@ -30,6 +30,7 @@ struct Estimate {
     const Feed *feed;
     const int64_t *sample;
     int64_t n;
+    int64_t block; /* of the last estimate_run */
     const int64_t *label; /* NULL: none */
     const ImportanceOptions *options;
     int n_weights, n_outputs;

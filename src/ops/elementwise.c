@@ -33,6 +33,10 @@ BINARY_INTEGER(power, REAL_POW(A, B), B == 0 ? 0 : B * REAL_POW(A, B - 1),
                A > 0 ? REAL_POW(A, B) * REAL_LOG(A) : 0, integer_power(A, B))
 
 BINARY_CURVATURE(subtract, 1, -1, 0, 0)
+BINARY_CURVATURE(power, B == 0 ? 0 : B * REAL_POW(A, B - 1),
+                 A > 0 ? REAL_POW(A, B) * REAL_LOG(A) : 0,
+                 B == 0 || B == 1 ? 0 : B * (B - 1) * REAL_POW(A, B - 2),
+                 A > 0 ? REAL_POW(A, B) * REAL_LOG(A) * REAL_LOG(A) : 0)
 BINARY_CURVATURE(divide, 1 / B, -A / (B * B), 0, 2 * A / (B * B * B))
 
 static int divide_checked_forward(const OpCall *call)
@@ -81,12 +85,12 @@ static int power_mixed_forward(const OpCall *call)
     return power_forward(&same);
 }
 
-/* Of the base alone when the exponent is of an integer type. */
-static int power_mixed_backward(const OpCall *call)
+/* Backward or, with d_out, curvature; of the base alone when the exponent is of an integer type. */
+static int power_rule(const OpCall *call, const real *const *d_out)
 {
     const Value *exponent = call->in[1];
     if (dtype_is_real(exponent->dtype))
-        return power_backward(call);
+        return d_out ? power_curvature(call, d_out) : power_backward(call);
     Value converted = *exponent;
     if (!(converted.r = op_scratch(call, (size_t)exponent->count, sizeof *converted.r)))
         return ONNXPRESS_MEMORY;
@@ -95,7 +99,17 @@ static int power_mixed_backward(const OpCall *call)
     OpCall same = *call;
     same.in = (Value *const[]){call->in[0], &converted};
     same.d_in = (real *const[]){call->d_in[0], NULL};
-    return power_backward(&same);
+    return d_out ? power_curvature(&same, d_out) : power_backward(&same);
+}
+
+static int power_mixed_backward(const OpCall *call)
+{
+    return power_rule(call, NULL);
+}
+
+static int power_mixed_curvature(const OpCall *call, const real *const *d_out)
+{
+    return power_rule(call, d_out);
 }
 
 static int power_mixed_square(const OpCall *call, int k, real *acc)
@@ -179,7 +193,7 @@ static const OpRow rows[] = {
     {"", "Div", 7, OP_KEEP_INPUTS, .forward = divide_checked_forward, .backward = divide_backward,
      .square = divide_square, .curvature = divide_curvature},
     {"", "Pow", 7, OP_KEEP_INPUTS, .forward = power_mixed_forward, .backward = power_mixed_backward,
-     .square = power_mixed_square},
+     .square = power_mixed_square, .curvature = power_mixed_curvature},
     {"", "Mod", 10, 0, .forward = modulo_checked_forward},
     {"", "Neg", 6, 0, .forward = negate_forward, .backward = negate_backward,
      .curvature = negate_curvature},

@@ -122,6 +122,36 @@ static int estimate_bytes(Search *s, Choice *choice)
     return ONNXPRESS_OK;
 }
 
+/* The largest weight, in units of its tensor's relative step. */
+static double largest_weight(const Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    double largest = 0;
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            largest = fmax(largest, fabs((double)in->w[i]) / (double)s->relative[t]);
+    return largest > 0 ? largest : 1;
+}
+
+/* A grid's distortion, h step^2 / 12, falls by this much for each further bit at high rate: the
+ * lambda at which ECSQ settles near step 1. */
+static double unit_lambda(const Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    double sum = 0;
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            sum += (double)in->h[i] * (double)s->relative[t] * (double)s->relative[t];
+    return (sum > 0 ? sum / (double)in->offset[in->n_tensors] : 1) * M_LN2 / 6;
+}
+
+/* Centres to start from: as many as a grid of that step has, within reason. */
+static int ecsq_levels(const Search *s, double lambda)
+{
+    double cells = 2 * largest_weight(s) / sqrt(lambda / unit_lambda(s)) + 1;
+    return (int)fmin(fmax(cells, 3), MOST_CENTRES);
+}
+
 static int quantize_at(Search *s, double x, Choice *choice)
 {
     const OnnxPressOptions *options = s->session->options;
@@ -136,6 +166,9 @@ static int quantize_at(Search *s, double x, Choice *choice)
     if (method == ONNXPRESS_METHOD_KMEANS)
         return quantize_kmeans(in, s->order, (int)lround(x), s->scope, choice->arena,
                                &choice->quantized, s->session->err);
+    if (method == ONNXPRESS_METHOD_ECSQ)
+        return quantize_ecsq(in, s->relative, x, ecsq_levels(s, x), s->scope, !options->unweighted,
+                             choice->arena, &choice->quantized, s->session->err);
     if (method == ONNXPRESS_METHOD_COMPENSATED)
         return quantize_compensated(in, s->input->matrix, (float)x, s->relative, s->scope,
                                     s->session->threads, choice->arena, &choice->quantized,
@@ -236,16 +269,6 @@ static int try_at(void *context, double y, bool *meets, Error *err)
 
 /* ---- the search ---- */
 
-static double largest_cell(const Search *s)
-{
-    const QuantizeInput *in = &s->selection->input;
-    double largest = 0;
-    for (size_t t = 0; t < in->n_tensors; t++)
-        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
-            largest = fmax(largest, fabs((double)in->w[i]) / (double)s->relative[t]);
-    return largest > 0 ? largest : 1;
-}
-
 /* The step that is CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
 static double cautious_step(const Search *s)
 {
@@ -299,6 +322,8 @@ static int search_scope(Search *s)
     bool fixed = options->goal == ONNXPRESS_GOAL_STEP;
     if (fixed || !s->input->answers) {
         double x = fixed ? options->goal_value : kmeans ? 64 : cautious_step(s);
+        if (!fixed && options->method == ONNXPRESS_METHOD_ECSQ)
+            x *= x * unit_lambda(s);
         if (!goal_is_size(options->goal)) {
             rc = quantize_at(s, x, &s->best);
             return rc ? rc : measure_answers(s, &s->best);
@@ -309,9 +334,13 @@ static int search_scope(Search *s)
         low = goal_is_size(options->goal) ? 2 : 1 / MOST_CENTRES;
         high = goal_is_size(options->goal) ? MOST_CENTRES : 0.5;
     } else {
-        double largest = 2 * largest_cell(s);
-        low = goal_is_size(options->goal) ? 1 / largest : largest / FINEST_CELLS;
-        high = goal_is_size(options->goal) ? FINEST_CELLS / largest : largest;
+        double coarsest = 2 * largest_weight(s), finest = coarsest / FINEST_CELLS;
+        if (options->method == ONNXPRESS_METHOD_ECSQ) {
+            coarsest *= coarsest * unit_lambda(s);
+            finest *= finest * unit_lambda(s);
+        }
+        low = goal_is_size(options->goal) ? 1 / coarsest : finest;
+        high = goal_is_size(options->goal) ? 1 / finest : coarsest;
     }
     /* Its own words on a goal out of reach know neither the goal nor how near it came. */
     Error search_err = {0};

@@ -31,11 +31,7 @@ OnnxPressStatus onnxpress_restore(const char *input, const char *output,
     if (!rc)
         rc = rewrite_restore(model, err);
     if (!rc)
-        rc = rewrite_save(model, output,
-                          options->sidecar == ONNXPRESS_SIDECAR_ALWAYS  ? SIDECAR_ALWAYS
-                          : options->sidecar == ONNXPRESS_SIDECAR_NEVER ? SIDECAR_NEVER
-                                                                        : SIDECAR_AUTO,
-                          &sizes, err);
+        rc = rewrite_save(model, output, session_sidecar(options), &sizes, err);
     model_free(model);
     return (OnnxPressStatus)rc;
 }
@@ -43,10 +39,6 @@ OnnxPressStatus onnxpress_restore(const char *input, const char *output,
 OnnxPressStatus onnxpress_inspect(const char *input, const OnnxPressOptions *options,
                                   OnnxPressReport **report, OnnxPressError *error)
 {
-    static const char *const form_names[] = {[FORM_FUNCTION] = "function",
-                                             [FORM_INLINED] = "inlined",
-                                             [FORM_LOOKUP] = "lookup",
-                                             [FORM_PLAIN] = "plain"};
     Error own = {0}, *err = error ? error : &own;
     err->code = ONNXPRESS_OK;
     Session s = {0};
@@ -91,7 +83,7 @@ OnnxPressStatus onnxpress_inspect(const char *input, const OnnxPressOptions *opt
                 !program_weight(s.program, (int)i)->blocked_by)
                 tensors[i].reason = "";
         }
-        (*report)->form = ours ? form_names[form] : NULL;
+        (*report)->form = ours ? rewrite_form_name(form) : NULL;
     } else {
         onnxpress_report_free(*report);
         *report = NULL;

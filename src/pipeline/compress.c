@@ -165,12 +165,19 @@ static int find_importance(Compression *c)
         c->source = "importance from a file";
         return hessian_read(s, s->options->hessian, c->h);
     }
-    if (!c->answers || s->options->importance == ONNXPRESS_IMPORTANCE_NONE) {
+    if (!c->answers) {
         c->source = "importance from its size";
         return importance_from_weights(s->program, s->arena, c->h, s->err);
     }
-    c->source = "gauss-newton";
-    return measure_importance(s, c->calibration.feed, c->importance_sample, c->n_importance, c->h);
+    /* Labels belong to the samples of the goal: they are the calibration's only when both are one.
+     */
+    const int64_t *label = c->separate ? NULL : c->label;
+    if (c->separate && s->options->importance == ONNXPRESS_IMPORTANCE_EMPIRICAL_FISHER)
+        return error_set(s->err, ONNXPRESS_USAGE,
+                         "empirical-fisher needs labels of the calibration samples: leave out "
+                         "--validate, or measure it with `onnxpress hessian` first");
+    return measure_importance(s, c->calibration.feed, c->importance_sample, c->n_importance, label,
+                              c->h, &c->source);
 }
 
 static int find_layers(Compression *c)
@@ -200,14 +207,10 @@ static RewriteForm choose_form(const Session *s, const Selection *selection)
     }
 }
 
-static const char *const form_names[] = {[FORM_FUNCTION] = "function",
-                                         [FORM_INLINED] = "inlined",
-                                         [FORM_LOOKUP] = "lookup",
-                                         [FORM_PLAIN] = "plain"};
-
 static const char *const method_names[] = {[ONNXPRESS_METHOD_COMPENSATED] = "compensated",
                                            [ONNXPRESS_METHOD_UNIFORM] = "uniform",
-                                           [ONNXPRESS_METHOD_KMEANS] = "kmeans"};
+                                           [ONNXPRESS_METHOD_KMEANS] = "kmeans",
+                                           [ONNXPRESS_METHOD_ECSQ] = "ecsq"};
 
 static const char *note_text(Compression *c)
 {
@@ -363,7 +366,7 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
     r->goal = arena_strdup(arena, goal_text(s, c->answers));
     r->goal_value = s->options->goal_value;
     r->method = method_names[c->method];
-    r->form = form_names[c->form];
+    r->form = rewrite_form_name(c->form);
     r->importance = arena_strdup(arena, c->source);
     r->model_bytes = c->sizes.model_bytes;
     r->sidecar_bytes = c->sizes.sidecar_bytes;
@@ -439,11 +442,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
     if (!rc)
         rc = session_progress(s, "write", 0);
     if (!rc)
-        rc = rewrite_save(small, output,
-                          options->sidecar == ONNXPRESS_SIDECAR_ALWAYS  ? SIDECAR_ALWAYS
-                          : options->sidecar == ONNXPRESS_SIDECAR_NEVER ? SIDECAR_NEVER
-                                                                        : SIDECAR_AUTO,
-                          &c.sizes, err);
+        rc = rewrite_save(small, output, session_sidecar(options), &c.sizes, err);
     if (!rc)
         rc = measure_result(&c, output);
     if (!rc && c.sizes.model_bytes + c.sizes.sidecar_bytes >=

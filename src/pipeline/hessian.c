@@ -12,8 +12,22 @@ static int importance_progress(void *context, double share)
     return session_progress(context, "importance", share);
 }
 
+static ImportanceKind importance_kind(OnnxPressImportance importance)
+{
+    static const ImportanceKind kind[] = {
+        [ONNXPRESS_IMPORTANCE_GAUSS_NEWTON] = IMPORTANCE_GAUSS_NEWTON,
+        [ONNXPRESS_IMPORTANCE_BECKER_LECUN] = IMPORTANCE_BECKER_LECUN,
+        [ONNXPRESS_IMPORTANCE_EMPIRICAL_FISHER] = IMPORTANCE_EMPIRICAL_FISHER,
+        [ONNXPRESS_IMPORTANCE_MC_FISHER] = IMPORTANCE_MC_FISHER,
+        [ONNXPRESS_IMPORTANCE_HUTCHINSON] = IMPORTANCE_HUTCHINSON,
+        [ONNXPRESS_IMPORTANCE_ADAM] = IMPORTANCE_ADAM,
+        [ONNXPRESS_IMPORTANCE_ACTIVATION] = IMPORTANCE_ACTIVATION,
+        [ONNXPRESS_IMPORTANCE_NONE] = IMPORTANCE_NONE};
+    return kind[importance];
+}
+
 int measure_importance(Session *session, const Feed *feed, const int64_t *sample, int64_t n,
-                       float **h)
+                       const int64_t *label, float **h, const char **name)
 {
     ImportanceOptions options = {.kind = session->kind,
                                  .variance = session->variance,
@@ -24,8 +38,10 @@ int measure_importance(Session *session, const Feed *feed, const int64_t *sample
                                  .memory = session->options->memory,
                                  .progress = importance_progress,
                                  .context = session};
-    return importance_gauss_newton(session->program, feed, sample, n, &options, session->arena, h,
-                                   session->err);
+    ImportanceKind kind = importance_kind(session->options->importance);
+    *name = importance_name(kind);
+    return importance_estimate(kind, session->program, feed, sample, n, label, &options,
+                               session->arena, h, session->err);
 }
 
 int hessian_read(Session *session, const char *path, float **h)
@@ -91,6 +107,8 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
     Session s = {0};
     Data data = {0};
     Answers *answers = NULL;
+    int64_t *label = NULL;
+    const char *name = "";
     if (report)
         *report = NULL;
     int rc = options->calibration
@@ -103,6 +121,8 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
                        program_unsupported(s.program));
     if (!rc)
         rc = session_data(&s, options->calibration, &data);
+    if (!rc)
+        rc = session_labels(&s, options->labels, &data, &label);
     int64_t *sample = rc ? NULL : arena_array(s.arena, (size_t)data.samples, sizeof *sample);
     float **h = rc ? NULL : arena_array(s.arena, (size_t)program_weights(s.program) + 1, sizeof *h);
     if (!rc && (!sample || !h))
@@ -117,7 +137,7 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
     if (!rc)
         rc = session_kinds(&s, answers);
     if (!rc)
-        rc = measure_importance(&s, data.feed, sample, data.samples, h);
+        rc = measure_importance(&s, data.feed, sample, data.samples, label, h, &name);
     if (!rc)
         rc = hessian_write(&s, h, output);
     Arena *arena = NULL;
@@ -127,7 +147,7 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
         rc = report_fill(*report, arena, &s, NULL, NULL);
     if (!rc && report) {
         (*report)->output = arena_strdup(arena, output);
-        (*report)->importance = "gauss-newton";
+        (*report)->importance = name;
         (*report)->calibration_samples = data.samples;
     }
     answers_free(answers);

@@ -6,9 +6,10 @@
 
 #include "pipeline/select.h"
 
-/* Generalised Gauss–Newton over samples sample[0..n) of `feed`. Needs session_kinds. */
+/* The estimate that the options name, over samples sample[0..n) of `feed`. Needs session_kinds. label:
+ * one a sample of the feed, or NULL. *name becomes the estimator's. */
 int measure_importance(Session *session, const Feed *feed, const int64_t *sample, int64_t n,
-                       float **h);
+                       const int64_t *label, float **h, const char **name);
 /* A .npz as onnxpress_hessian writes it. */
 int hessian_read(Session *session, const char *path, float **h);
 

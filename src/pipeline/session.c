@@ -26,6 +26,13 @@ uint64_t peak_rss_bytes(void)
     return (uint64_t)usage.ru_maxrss * 1024;
 }
 
+RewriteSidecar session_sidecar(const OnnxPressOptions *options)
+{
+    return options->sidecar == ONNXPRESS_SIDECAR_ALWAYS  ? SIDECAR_ALWAYS
+           : options->sidecar == ONNXPRESS_SIDECAR_NEVER ? SIDECAR_NEVER
+                                                         : SIDECAR_AUTO;
+}
+
 int session_open(Session *session, const char *path, bool restore, const OnnxPressOptions *options,
                  Error *err)
 {

@@ -57,6 +57,8 @@ void session_distance(const Session *session, const Distance *distance, int64_t 
                       OnnxPressDistance *out);
 void distance_clear(OnnxPressDistance *distance); /* all NaN */
 
+RewriteSidecar session_sidecar(const OnnxPressOptions *options);
+
 double seconds_now(void);
 uint64_t peak_rss_bytes(void);
 

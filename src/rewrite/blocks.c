@@ -208,8 +208,7 @@ static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint6
     if (!status)
         status = wavelet_encode(symbol, coded_symbols, plan.tuple, plan.max_length, scratch, &block,
                                 err);
-    uint64_t elements =
-        plan.gap_limit > 0 ? count : block.n_tuples * (uint64_t)block.tuple;
+    uint64_t elements = plan.gap_limit > 0 ? count : block.n_tuples * (uint64_t)block.tuple;
     if (!status)
         status = store_block(decoder, &block, &plan, number, (int64_t)elements, coded->levels,
                              &pieces, note, output, err);

@@ -169,8 +169,8 @@ static void unpack_bits(Scope *s, const BlockShape *shape, const char *const *in
 
 /* From an entry a pair to a symbol an element: the gaps add up to places, and what stands between
  * them is the skipped symbol. */
-static void fill_gaps(Scope *s, const BlockShape *shape, const char *const *in,
-                      const char *symbols, const char *index, const char *output)
+static void fill_gaps(Scope *s, const BlockShape *shape, const char *const *in, const char *symbols,
+                      const char *index, const char *output)
 {
     Emitter *e = s->emit;
     const char *width = local(s, "A"), *widths = local(s, "B"), *end = local(s, "C");

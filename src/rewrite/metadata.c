@@ -18,6 +18,11 @@
 static const char *const form_name[] = {"function", "inlined", "lookup", "plain"};
 static const char *const own_key[] = {"form", "prefix", "ir", "streams", "tables"};
 
+const char *rewrite_form_name(RewriteForm form)
+{
+    return form_name[form];
+}
+
 static bool add_hex(cJSON *object, const char *key, uint32_t value)
 {
     char text[9];

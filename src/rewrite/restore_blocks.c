@@ -10,7 +10,7 @@
 
 typedef struct {
     WaveletBlock coded;
-    uint64_t elements;  /* symbols, padding included */
+    uint64_t elements; /* symbols, padding included */
     bool gaps;
     const float *scale; /* NULL: all 1 */
     int64_t *piece;     /* elements of each stretch of one scale */
@@ -282,9 +282,8 @@ static int decode(Restore *r, size_t number, const Block *block, float *value, E
     Error inner = {0};
     int status = wavelet_decode(&block->coded, read, &inner);
     if (!status && block->gaps)
-        status = gaps_join(read, block->coded.n_tuples,
-                           skipped_symbol(r->codebook, (int)r->levels), symbol, block->elements,
-                           &inner);
+        status = gaps_join(read, block->coded.n_tuples, skipped_symbol(r->codebook, (int)r->levels),
+                           symbol, block->elements, &inner);
     if (status)
         error_set(err, inner.code, "%s: stream %zu is damaged: %s", r->model->path, number,
                   inner.message);

@@ -17,6 +17,8 @@
 typedef enum { FORM_FUNCTION, FORM_INLINED, FORM_LOOKUP, FORM_PLAIN } RewriteForm;
 typedef enum { SIDECAR_NEVER, SIDECAR_ALWAYS, SIDECAR_AUTO } RewriteSidecar;
 
+const char *rewrite_form_name(RewriteForm form); /* "function", ... */
+
 typedef struct {
     const char *name;   /* of the value: an initializer's or a Constant node's output */
     int dtype;          /* as stored: float32, float16, bfloat16, float64 */

@@ -93,7 +93,7 @@ static bool belongs_outside(const Sidecar *sidecar, const Onnx__TensorProto *ten
     /* Our streams, tables and codebook whatever their size; lists of sizes are not raw. */
     return length > 0 && tensor->name && strncmp(tensor->name, sidecar->prefix, length) == 0 &&
            tensor->n_dims > 0 && tensor->data_type != DTYPE_INT64 &&
-           strchr("sntci", tensor->name[length]);
+           strchr("sntGci", tensor->name[length]);
 }
 
 static bool add_entry(Arena *arena, Onnx__TensorProto *tensor, const char *key, const char *value)
