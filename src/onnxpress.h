@@ -119,6 +119,14 @@ typedef struct {
     /* "NAME=logits", "NAME=probabilities", "NAME=bernoulli", "NAME=values". */
     const char *const *outputs;
     size_t n_outputs;
+    /* Fine-tuning (onnxpress_finetune). 0 takes what stands behind. */
+    int epochs;              /* 3 */
+    int batch;               /* 64 */
+    double rate;             /* learning rate, 1e-3; half a cosine down to 0 */
+    int sgd;                 /* SGD with momentum 0.9 in place of Adam */
+    int shift, flip;         /* augmentation of images: pixels, and left to right */
+    double prune;            /* share of the weights to remove, gradually, by size: 0 to below 1 */
+    const char *checkpoint;  /* written after each epoch and resumed from; or NULL */
     /* Called now and then with the stage's name and the share of it done (0 to 1); non-zero stops the
      * call with ONNXPRESS_INTERRUPTED and no output. NULL: none. */
     int (*progress)(void *context, const char *stage, double share);
@@ -200,6 +208,12 @@ ONNXPRESS_API OnnxPressStatus onnxpress_inspect(const char *input, const OnnxPre
 ONNXPRESS_API OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
                                                 const OnnxPressOptions *options,
                                                 OnnxPressReport **report, OnnxPressError *error);
+
+/* Trains the weights on options->calibration and writes the model with the new ones: cross-entropy
+ * with labels, else distillation from the original's answers. Pruned weights are exactly zero. */
+ONNXPRESS_API OnnxPressStatus onnxpress_finetune(const char *input, const char *output,
+                                                 const OnnxPressOptions *options,
+                                                 OnnxPressReport **report, OnnxPressError *error);
 
 /* Runs a model (one of our forms too) on options->calibration; accuracy with labels. */
 ONNXPRESS_API OnnxPressStatus onnxpress_evaluate(const char *input, const OnnxPressOptions *options,

@@ -179,6 +179,40 @@ def goals(work):
     check("no data: smaller", (work / "copy.small.onnx").stat().st_size * 4 < LENET.stat().st_size)
 
 
+def finetune(work):
+    """Training with labels and pruning; the same bytes after an interruption; then compression."""
+    test = np.load(ROOT / "testdata" / "mnist_test.npz")
+    np.save(work / "train.npy", test["image"][:256])
+    np.save(work / "train_labels.npy", test["label"][:256].astype(np.int64))
+    pruned, small = work / "pruned.onnx", work / "pruned.small.onnx"
+    arguments = ("finetune", LENET, "--calib", work / "train.npy", "--labels", work / "train_labels.npy",
+                 "--epochs", 2, "--batch", 16, "--rate", "1e-4", "--prune", "0.6", "--augment", "shift")
+    done = run(*arguments, "-o", pruned, "--json", "-", "--quiet")
+    check("finetune", done.returncode == 0, done.stderr)
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(pruned).graph.initializer}
+    zeros = sum((w == 0).sum() for w in weights.values() if w.ndim > 1)
+    total = sum(w.size for w in weights.values() if w.ndim > 1)
+    check("pruned as asked", abs(zeros / total - 0.6) < 0.01, zeros / total)
+    x = test["image"][:1000].astype(np.float32) / 255
+    accuracy = np.mean(answers(pruned, x).argmax(1) == test["label"][:1000])
+    check("still a classifier", accuracy > 0.9, accuracy)
+    again = work / "again.onnx"
+    run(*arguments, "-o", again, "--threads", 1, "--checkpoint", work / "state", "--quiet")
+    check("same bytes with one thread and checkpoints", again.read_bytes() == pruned.read_bytes())
+    done = run("compress", pruned, "-o", small, "--calib", work / "train.npy", "--json", "-")
+    check("compress pruned", done.returncode == 0 and json.loads(done.stdout)["ratio"] > 15, done.stderr)
+    run("restore", small, "-o", again)
+    back = {t.name: numpy_helper.to_array(t) for t in onnx.load(again).graph.initializer}
+    check("pruned zeros stay zero", all(np.all(back[k][w == 0] == 0) for k, w in weights.items()))
+    np.save(work / "wrong.npy", np.full(256, 12, np.int64))
+    refused("labels out of range", work, "finetune", LENET, "--calib", work / "train.npy",
+            "--labels", work / "wrong.npy", says=("label",), code=5)
+    for option, value in (("--prune", "1.5"), ("--epochs", "0"), ("--optimizer", "newton"),
+                          ("--augment", "noise"), ("--rate", "-1")):
+        refused(f"finetune {option} {value}", work, "finetune", LENET, "--calib", work / "train.npy",
+                option, value, says=(value,), code=1)
+
+
 def zstd_files(work):
     """Models named .onnx.zst are read and written; damaged ones are refused."""
     packed, small, again = work / "m.onnx.zst", work / "s.onnx.zst", work / "s.onnx"
@@ -390,7 +424,8 @@ def bit_flips(work, seeds):
 
 
 def help_texts():
-    for command in ("compress", "restore", "inspect", "hessian", "evaluate", "verify"):
+    for command in ("compress", "restore", "inspect", "hessian", "evaluate", "verify",
+                    "finetune"):
         done = run(command, "--help")
         check(f"{command} --help", done.returncode == 0 and "Example:" in done.stdout and
               f"onnxpress {command}" in done.stdout, done.stdout + done.stderr)
@@ -408,6 +443,7 @@ def main():
         help_texts()
         good_input(work)
         goals(work)
+        finetune(work)
         zstd_files(work)
         bad_models(work)
         bad_data(work)

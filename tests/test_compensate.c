@@ -488,14 +488,14 @@ START_TEST(tensors_do_not_touch_each_other)
 }
 END_TEST
 
-START_TEST(zeros_of_a_sparse_layer_stay)
+START_TEST(exact_zeros_stay)
 {
     Layer layer = random_layer(1, 20, 20, 3, true);
     size_t n = weights_of(&layer.matrix), at[2] = {0, n};
     QuantizeInput in = {1, at, w, NULL};
     for (int sparse = 0; sparse < 2; sparse++) {
         random_weights(w, n, 1);
-        for (size_t i = 0; i < n / 4 + (size_t)sparse; i++)
+        for (size_t i = 0; i < (sparse ? n * 9 / 10 : n / 20); i++)
             w[i * 3 % n] = 0;
         Quantized q = compensate(&in, &layer.matrix, 0.1f, ones, QUANTIZE_SCOPE_MODEL, 2);
         quantize_reconstruct(&in, &q, recon);
@@ -504,8 +504,8 @@ START_TEST(zeros_of_a_sparse_layer_stay)
             changed += w[i] == 0 && recon[i] != 0;
             moved += recon[i] != rintf(w[i] / 0.1f) * 0.1f;
         }
-        ck_assert((changed == 0) == sparse);
-        ck_assert((moved == 0) == sparse);
+        ck_assert_uint_eq(changed, 0);
+        ck_assert_uint_gt(moved, 0); /* the others do take up errors */
     }
 }
 END_TEST
@@ -588,7 +588,7 @@ int main(void)
     tcase_add_test(rounding, threads_change_nothing);
     tcase_add_test(rounding, values_are_whole_multiples_of_the_step);
     tcase_add_test(rounding, tensors_do_not_touch_each_other);
-    tcase_add_test(rounding, zeros_of_a_sparse_layer_stay);
+    tcase_add_test(rounding, exact_zeros_stay);
     TCase *edges = add_case(suite, "edges");
     tcase_add_test(edges, nothing_to_round_is_no_error);
     tcase_add_test(edges, steps_that_cannot_be_are_refused);

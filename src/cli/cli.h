@@ -28,6 +28,7 @@ enum {
     TAKES_COMPRESS = 4,   /* goal, method, form */
     TAKES_SIDECAR = 8,
     TAKES_IMPORTANCE = 32,
+    TAKES_TRAINING = 64,
     TAKES_RUN = 16        /* --threads, --memory, --seed */
 };
 
@@ -42,7 +43,7 @@ typedef struct {
 } Command;
 
 extern const Command command_compress, command_restore, command_inspect, command_hessian,
-    command_evaluate, command_verify;
+    command_evaluate, command_verify, command_finetune;
 
 /* Parses argv[1..) of a command (argv[0] is its name). Returns 0; an exit code after printing help or
  * an error: *done says that the process should end with it. */

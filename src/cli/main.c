@@ -8,7 +8,8 @@
 #include "tensor/file.h"
 
 static const Command *const commands[] = {&command_compress, &command_restore,  &command_inspect,
-                                          &command_hessian,  &command_evaluate, &command_verify};
+                                          &command_hessian,  &command_evaluate, &command_verify,
+                                          &command_finetune};
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
 static void usage(FILE *stream)

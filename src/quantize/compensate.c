@@ -35,9 +35,12 @@ static void round_tile(const Layer *layer, size_t group, size_t first, size_t n,
         const float *u = factor + c * columns;
         for (size_t r = 0; r < n; r++) {
             float *row = tile + r * columns;
+            size_t at = base + r * m->row_stride + c * m->column_stride;
             float cell = rintf(row[c] / layer->step);
             cell = fminf(fmaxf(cell, (float)layer->low), (float)layer->high);
-            layer->cell[base + r * m->row_stride + c * m->column_stride] = (int32_t)cell;
+            /* An exact zero stays one (it may have been pruned), whatever it was to take up. */
+            cell = layer->w[at] == 0 ? 0 : cell;
+            layer->cell[at] = (int32_t)cell;
             float error = (row[c] - cell * layer->step) / u[c];
 #pragma omp simd
             for (size_t k = c + 1; k < columns; k++)
@@ -84,16 +87,6 @@ static bool round_plain(const float *w, size_t n, float step, int32_t *cell, int
         *high = cell[i] > *high ? cell[i] : *high;
     }
     return true;
-}
-
-/* Exact zeros stay zero: a pruned weight is no place to put another's error. Layers that have many
- * are rounded plainly. */
-static bool is_sparse(const float *w, size_t n)
-{
-    size_t zeros = 0;
-    for (size_t i = 0; i < n; i++)
-        zeros += w[i] == 0;
-    return zeros * 4 > n;
 }
 
 /* Cells to symbols: those in use, ascending. */
@@ -149,8 +142,7 @@ int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, 
                            (double)step, QUANTIZE_MAX_LEVELS);
         layer.low -= CELLS_BEYOND;
         layer.high += CELLS_BEYOND;
-        if (!rc && matrix[t].factor && !is_sparse(layer.w, count) &&
-            round_layer(&layer, threads) != ONNXPRESS_OK)
+        if (!rc && matrix[t].factor && round_layer(&layer, threads) != ONNXPRESS_OK)
             rc = error_memory(err, "the quantization");
     }
     if (!rc && number_cells(in, cell, step, relative, scope, arena, out) != ONNXPRESS_OK)

@@ -88,7 +88,8 @@ int quantize_factor(size_t groups, size_t columns, float *moment, double *effect
 /* The uniform grid with error compensation: the weights of a row are rounded one after another, and
  * each one's error is taken up by those that are still to be rounded so that the row's answer to the
  * layer's inputs changes least (optimal brain surgeon; not in the paper). Reconstruction is at whole
- * multiples of the step: no fitted centres, which would undo the compensation. Tensors whose
+ * multiples of the step: no fitted centres, which would undo the compensation. Exact zeros (pruned
+ * weights) stay exactly zero. Tensors whose
  * matrix[t].factor is NULL are rounded plainly. The result does not depend on `threads`. */
 int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, float step,
                          const float *relative, QuantizeScope scope, int threads, Arena *arena,

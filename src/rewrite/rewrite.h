@@ -52,6 +52,9 @@ int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, 
  * source SHA-256, method, goal, importance. Streams' lengths and checksums are added to it. */
 int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err);
 
+/* Replaces the values of an initializer or Constant node; its type stays. */
+int rewrite_values(Model *model, const char *name, const float *value, int64_t count, Error *err);
+
 typedef struct {
     uint64_t model_bytes, sidecar_bytes;
 } RewriteSizes;

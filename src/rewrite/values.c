@@ -79,3 +79,12 @@ Onnx__TensorProto *values_find(const Model *model, const char *name, size_t *nod
     }
     return NULL;
 }
+
+int rewrite_values(Model *model, const char *name, const float *value, int64_t count, Error *err)
+{
+    size_t node;
+    Onnx__TensorProto *proto = values_find(model, name, &node);
+    if (!proto)
+        return error_set(err, ONNXPRESS_INTERNAL, "%s: has no weight %s", model->path, name);
+    return values_store(model, proto, value, count, err);
+}
