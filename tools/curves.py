@@ -81,21 +81,22 @@ def svg(name, top1, rows):
     """A plain SVG: top-1 over ratio, a line a method."""
     width, height, left, top, right, bottom = 760, 420, 60, 30, 250, 45
     colours = ("#c1121f", "#780000", "#0b6e4f", "#8fd3b6", "#1b4b91", "#9bbdf0", "#b5541c", "#f0b48f", "#7a2e8e", "#d3a6e0")
-    low = max(min(r[5] for r in rows), top1 - 6)
-    most = max(r[3] for r in rows) * 1.02
+    most = 1.1 * max(RATIOS[name])
+    low = top1 - (1.2 if name == "lenet5" else 5)
+    rows = [r for r in rows if r[3] <= most and r[5] >= low]  # what falls out has failed
+    above = 0.2 if name == "lenet5" else 0.8
     x = lambda ratio: left + (width - left - right) * ratio / most
-    y = lambda accuracy: top + (height - top - bottom) * (1 - (max(accuracy, low) - low) /
-                                                          (top1 + 0.3 - low))
+    y = lambda accuracy: top + (height - top - bottom) * (1 - (accuracy - low) / (top1 + above - low))
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
              f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>',
              f'<text x="{left}" y="18" font-size="14">{name}: top-1 (%) against the ratio of real '
              f'bytes</text>']
-    for tick in range(0, int(most) + 1, 5):
+    for tick in range(0, int(most) + 1, max(1, round(most / 10))):
         parts.append(f'<text x="{x(tick):.1f}" y="{height - 22}" text-anchor="middle">{tick}</text>'
                      f'<path d="M{x(tick):.1f} {top}V{height - bottom}" stroke="#eee"/>')
     for i in range(6):
-        value = low + (top1 + 0.3 - low) * i / 5
-        parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.1f}</text>'
+        value = low + (top1 + above - low) * i / 5
+        parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
                      f'<path d="M{left} {y(value):.1f}H{width - right}" stroke="#eee"/>')
     parts.append(f'<path d="M{left} {y(top1):.1f}H{width - right}" stroke="#444" stroke-dasharray="4 3"/>'
                  f'<text x="{width - right + 8}" y="{y(top1) + 4:.1f}">original {top1:.2f}</text>')
@@ -106,7 +107,7 @@ def svg(name, top1, rows):
         parts.append('<path fill="none" stroke-width="2" stroke="%s" d="M%s"/>' % (
             colour, "L".join(f"{x(r[3]):.1f} {y(r[5]):.1f}" for r in line)))
         parts.extend(f'<circle cx="{x(r[3]):.1f}" cy="{y(r[5]):.1f}" r="2.5" fill="{colour}"/>' for r in line)
-        parts.append(f'<text x="{width - right + 8}" y="{top + 40 + 18 * place}" fill="{colour}">'
+        parts.append(f'<text x="{width - right + 8}" y="{top + 90 + 18 * place}" fill="{colour}">'
                      f'{label(key)}</text>')
     parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">ratio</text>'
                  '</svg>\n')
