@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 import numpy as np
-from PIL import Image
 
 from measure import DATA, ROOT, answers, divergence
 
@@ -31,6 +30,7 @@ def mnist():
 
 
 def cifar():
+    from PIL import Image  # here, since MNIST needs none
     test = np.load(DATA / "cifar10_test_jpeg.npz")
     stream, ends = test["jpeg"].tobytes(), [*test["offset"][1:], len(test["jpeg"])]
     images = np.stack([np.asarray(Image.open(io.BytesIO(stream[start:end]))).transpose(2, 0, 1)

@@ -58,6 +58,6 @@ const Command command_compress = {
         "      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
         "  With no goal: the smallest file whose answers stay within a KL divergence of 0.005\n"
         "  nats and of a tenth of the model's own mean output entropy. Without -o, the result\n"
-        "  is model.small.onnx; files named .onnx.zst are read and written too. Give samples that "
-        "the model was not trained on.\n",
+        "  is model.small.onnx; files named .onnx.zst are read and written too. Give\n"
+        "  samples that the model was not trained on.\n",
     .run = run};

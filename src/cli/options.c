@@ -386,7 +386,7 @@ static int parse(const Command *command, poptContext context, CommandLine *line,
     if (raw->help) {
         printf("onnxpress %s: %s\n\n", command->name, command->summary);
         char usage[200];
-        snprintf(usage, sizeof usage, "%s %s [options]", command->name, command->arguments);
+        snprintf(usage, sizeof usage, "%s [options]", command->arguments);
         poptSetOtherOptionHelp(context, usage);
         poptPrintHelp(context, stdout, 0);
         printf("\nExample:\n%s", command->example);
@@ -420,6 +420,9 @@ int command_line_parse(const Command *command, int argc, const char **argv, Comm
         return ONNXPRESS_MEMORY;
     }
     option_table(command, line->raw, table);
+    char name[40]; /* as popt's usage line is to show it */
+    snprintf(name, sizeof name, "onnxpress %s", command->name);
+    argv[0] = name;
     poptContext context = poptGetContext("onnxpress", argc, argv, table, 0);
     int rc = parse(command, context, line, done);
     poptFreeContext(context);
