@@ -393,6 +393,33 @@ def unsupported_op(work):
             check(f"{op}: others are measured", not runs or reasons["w2"] == "gauss-newton", reasons)
 
 
+def wide_range(work):
+    """A small tensor whose range no grid can hold stays exact and does not spoil the others."""
+    rng = np.random.default_rng(1)
+    s = rng.uniform(0.5, 1.5, 64).astype(np.float32)
+    s[0] = 3e4
+    w1 = (rng.standard_normal((64, 512)) / 8).astype(np.float32)
+    w2 = (rng.standard_normal((512, 10)) / 22).astype(np.float32)
+    nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("MatMul", ["a", "w1"], ["b"]),
+             helper.make_node("Relu", ["b"], ["c"]), helper.make_node("MatMul", ["c", "w2"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 64])],
+                              [helper.make_tensor_value_info("y", 1, ["N", 10])],
+                              [numpy_helper.from_array(a, n) for a, n in ((s, "s"), (w1, "w1"), (w2, "w2"))])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 16)]),
+              work / "wide.onnx")
+    x = rng.standard_normal((60, 64)).astype(np.float32)
+    x[:, 0] /= 3e4
+    np.save(work / "x.npy", x)
+    done = run("compress", work / "wide.onnx", "-o", work / "wide.small.onnx", "--calib", work / "x.npy",
+               "--json", "-")
+    check("wide: compresses", done.returncode == 0, done.stderr)
+    if done.returncode == 0:
+        tensors = {t["name"]: t for t in json.loads(done.stdout)["tensors"]}
+        check("wide: stays exact", tensors["s"]["treatment"] == "exact" and "wide" in tensors["s"]["reason"],
+              tensors["s"])
+        check("wide: others are coded", tensors["w2"]["treatment"] == "coded", tensors["w2"])
+
+
 def bit_flips(work, seeds):
     """Flipped bits anywhere in a model: an error or a result, never a crash, no temporary file."""
     model = onnx.load(LENET)
@@ -449,6 +476,7 @@ def main():
         bad_data(work)
         bad_output(work)
         unsupported_op(work)
+        wide_range(work)
         bit_flips(work, int(os.environ.get("ONNXPRESS_FLIPS", "300")))
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

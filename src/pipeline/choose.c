@@ -354,6 +354,16 @@ static int search_scope(Search *s)
     return rc;
 }
 
+/* A goal on size is met by all: the one whose answers are nearest wins. Else the smaller. */
+static bool is_better(const OnnxPressOptions *options, const Choice *a, const Choice *b)
+{
+    if (!b->arena)
+        return true;
+    if (!goal_is_size(options->goal) || !a->measured || !b->measured)
+        return a->bytes < b->bytes;
+    return a->distance[0].kl + a->distance[0].squared < b->distance[0].kl + b->distance[0].squared;
+}
+
 int choose_quantization(Session *session, const Selection *selection, const ChooseInput *input,
                         Choice *choice)
 {
@@ -370,6 +380,7 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
         s.weights[selection->weight[t]] = s.reconstruction + in->offset[t];
 
     int rc = ONNXPRESS_OK;
+    Error failure = {0};
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
         /* A step for all tensors makes no sense without data, unless it is asked for. */
         bool wanted =
@@ -385,18 +396,23 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
         s.order = NULL;
         if (!rc)
             rc = estimate_bytes(&s, &s.best);
-        /* A goal on size is met by all: the one whose answers are nearest wins. */
-        bool better = !choice->arena || (goal_is_size(options->goal) && choice->measured
-                                             ? s.best.distance[0].kl < choice->distance[0].kl
-                                             : s.best.bytes < choice->bytes);
-        if (!rc && better) {
+        if (!rc && is_better(options, &s.best, choice)) {
             choice_free(choice);
             *choice = s.best;
             memset(&s.best, 0, sizeof s.best);
         }
         choice_free(&s.best);
         choice_free(&s.nearest);
+        /* One step for all may be out of reach where one a tensor is not, and the other way round.
+         */
+        if (rc == ONNXPRESS_GOAL && options->scope == ONNXPRESS_SCOPE_AUTO) {
+            failure = *session->err;
+            *session->err = (Error){0};
+            rc = ONNXPRESS_OK;
+        }
     }
+    if (!rc && !choice->arena)
+        rc = error_set(session->err, failure.code, "%s", failure.message);
     if (rc)
         choice_free(choice);
     return rc;

@@ -9,6 +9,10 @@
  * ones of its size: nobody has looked at what it does. */
 #define UNMEASURED_CAUTION 4.0
 
+/* So many times the range of the median weight, in tensors of at most this share of all weights. */
+#define WIDE 64.0
+#define WIDE_SHARE 0.01
+
 static const char *exact_reason(const Weight *weight)
 {
     if (weight->steers)
@@ -73,6 +77,69 @@ static const char *unmeasured_reason(Session *session, const Weight *weight)
                    : "importance from its size";
 }
 
+/* What decides the finest step that a grid can have: a tensor's largest weight, in units of a step
+ * for all (by_importance false) or of one by its importance. */
+static double reach(const Session *session, float *const *h, int w, bool by_importance)
+{
+    const Weight *weight = program_weight(session->program, w);
+    double largest = 0;
+    for (int64_t i = 0; i < weight->count; i++)
+        largest = fmax(largest, fabs((double)weight->data[i]));
+    if (by_importance && h[w])
+        largest *= sqrt(mean_of(h[w], weight->count));
+    return largest;
+}
+
+typedef struct {
+    double reach;
+    int64_t count;
+} Reach;
+
+static int compare_reach(const void *a, const void *b)
+{
+    const Reach *x = a, *y = b;
+    return (x->reach > y->reach) - (x->reach < y->reach);
+}
+
+/* Small tensors with a range far beyond that of most weights (variances, often) would stretch the
+ * grid over more cells than there can be: they stay exact. */
+static int leave_out_wide(Session *session, float *const *h, Selection *selection)
+{
+    int n = selection->n_coded;
+    int64_t total = 0;
+    Reach *sorted = arena_array(session->arena, (size_t)n + 1, sizeof *sorted);
+    if (!sorted)
+        return error_memory(session->err, "the selection of weights");
+    for (int t = 0; t < n; t++)
+        total += program_weight(session->program, selection->weight[t])->count;
+    for (int by_importance = 0; by_importance < 2; by_importance++) {
+        for (int t = 0; t < n; t++) {
+            int w = selection->weight[t];
+            sorted[t] = (Reach){reach(session, h, w, by_importance),
+                                program_weight(session->program, w)->count};
+        }
+        qsort(sorted, (size_t)n, sizeof *sorted, compare_reach);
+        int64_t half = 0;
+        int median = 0;
+        while (median + 1 < n && (half += sorted[median].count) < total / 2)
+            median++;
+        double most = WIDE * sorted[median].reach;
+        for (int t = 0; t < n; t++) {
+            int w = selection->weight[t];
+            if ((double)program_weight(session->program, w)->count < WIDE_SHARE * (double)total &&
+                reach(session, h, w, by_importance) > most) {
+                selection->coded[w] = false;
+                selection->reason[w] = "its range is too wide for the grid";
+            }
+        }
+    }
+    selection->n_coded = 0;
+    for (int t = 0; t < n; t++)
+        if (selection->coded[selection->weight[t]])
+            selection->weight[selection->n_coded++] = selection->weight[t];
+    return ONNXPRESS_OK;
+}
+
 int select_weights(Session *session, float *const *h, const char *source, Selection *selection)
 {
     Arena *arena = session->arena;
@@ -97,8 +164,13 @@ int select_weights(Session *session, float *const *h, const char *source, Select
             continue;
         selection->coded[w] = true;
         selection->weight[selection->n_coded] = w;
-        total += (size_t)weight->count;
-        offset[++selection->n_coded] = total;
+        selection->n_coded++;
+    }
+    if ((rc = leave_out_wide(session, h, selection)))
+        return rc;
+    for (int t = 0; t < selection->n_coded; t++) {
+        total += (size_t)program_weight(session->program, selection->weight[t])->count;
+        offset[t + 1] = total;
     }
     if (total < 2)
         return error_set(session->err, ONNXPRESS_UNSUPPORTED,
