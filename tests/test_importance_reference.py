@@ -31,15 +31,17 @@ class Case(unittest.TestCase):
     # activation near zero has few right digits in float32 and enters as a square, so what ships is
     # held to less here than the same code compiled for float64, which shows that rounding is all.
     elements = {"run_importance": (1e-2, 1e-5), "run_importance_f64": (1e-6, 1e-5)}
+    norms = {"run_importance": TOLERANCE, "run_importance_f64": TOLERANCE}
 
     def compare(self, model, data, reference, names, *options):
         for program, (part, tolerance) in self.elements.items():
             h = ours(model, data, *options, program=program)
             for name in names:
                 with self.subTest(program=program, weight=name):
-                    self.compare_one(h[name].astype(np.float64), reference[name], part, tolerance)
+                    self.compare_one(h[name].astype(np.float64), reference[name], part, tolerance,
+                                     self.norms[program])
 
-    def compare_one(self, a, b, part, tolerance):
+    def compare_one(self, a, b, part, tolerance, norm_tolerance):
         self.assertEqual(a.shape, b.shape)
         self.assertGreater(b.max(), 0)
         norm = np.linalg.norm(a - b) / np.linalg.norm(b)
@@ -47,7 +49,7 @@ class Case(unittest.TestCase):
         worst = (np.abs(a - b)[matters] / b[matters]).max()
         if os.environ.get("SHOW"):
             print(f"norm {norm:.1e} element {worst:.1e}", self.id(), self._subtest)
-        self.assertLessEqual(norm, TOLERANCE)
+        self.assertLessEqual(norm, norm_tolerance)
         self.assertLessEqual(worst, tolerance)
         self.assertTrue((a[b == 0] <= 1e-12 * b.max()).all(), "zeros")
 
@@ -93,8 +95,11 @@ class LeNet(Case):
 
 
 class ResNet(Case):
-    # Rounding adds up over 32 layers.
-    elements = {"run_importance": (1e-1, 5e-5), "run_importance_f64": (1e-6, 1e-5)}
+    # Rounding adds up over 32 layers, and an activation next to zero may fall on the other side of a
+    # ReLU: in float32 that depends on the order in which BLAS sums, which is another for each kind of
+    # processor (seen: 3e-6 of a norm with one kernel, 3e-5 with another). In float64 it does not.
+    elements = {"run_importance": (1e-1, 2e-3), "run_importance_f64": (1e-6, 1e-5)}
+    norms = {"run_importance": 1e-4, "run_importance_f64": TOLERANCE}
 
     def test_batch_norm_and_shortcuts(self):
         """Shortcuts of Slice and Pad whose shapes the graph computes; batch norm as ops."""
