@@ -168,7 +168,6 @@ typedef struct {
     double goal_value;
     double step;             /* the grid's step, the number of centres, or lambda */
     int levels;
-    int tuple;               /* symbols a codeword of the first block; 0: not Huffman-coded */
     uint64_t original_bytes, compressed_bytes; /* everything a user must ship */
     uint64_t model_bytes, sidecar_bytes;
     double ratio, bits_per_weight;

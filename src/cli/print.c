@@ -47,8 +47,6 @@ void report_print(const OnnxPressReport *r)
     print_number("", "%.3f", r->bits_per_weight, "bits a weight");
     print_number("", "%.2f", r->paper_ratio, "by the paper's count");
     printf("  %-14s %s, %s scope, %d levels", "quantization", r->method, r->scope, r->levels);
-    if (r->tuple)
-        printf(", %d weights a codeword", r->tuple);
     printf("\n  %-14s %" PRId64 " of %" PRId64 " weights coded, form %s\n", "", r->coded_weights,
            r->weights, r->form);
     printf("  %-14s %s", "importance", r->importance);
