@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnxruntime as ort
 
-from curves import MODELS
+from datasets import MODELS, prepared, test
 from measure import DATA, ROOT, answers, divergence, interleaved, load_times
 
 SMALL = ROOT / "build" / "bench.onnx"
@@ -17,11 +17,12 @@ SMALL = ROOT / "build" / "bench.onnx"
 
 def main():
     for name in sys.argv[1:]:
-        file, calibration, load, preprocessing = MODELS[name]
+        file, calibration, data, preprocessing = MODELS[name]
         model = DATA / file
         subprocess.run([ROOT / "build" / "onnxpress", "compress", model, "-o", SMALL, "--calib",
                         DATA / calibration, *preprocessing, "--quiet"], check=True)
-        images, labels = load()
+        images, labels = test(data)
+        images = prepared(data, images)
         before, after = answers(model, images), answers(SMALL, images)
         size, small = model.stat().st_size, SMALL.stat().st_size
         loads = load_times(model, SMALL)

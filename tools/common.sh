@@ -28,9 +28,10 @@ build_in() {
     ninja -C "$dir" >"$dir.log" 2>&1 || { grep -E 'error|warning|FAILED' -A 5 "$dir.log"; return 1; }
 }
 
-# The Python that tests and tools use: build/venv, with the pinned requirements of `tools` or `tests`.
+# The Python that tests and tools use: build/venv, with the pinned requirements of a folder: `tools`,
+# `tests` or `tools/figures`.
 python_environment() {
-    local stamp=build/venv/.$1
+    local stamp=build/venv/.${1//\//-}
     cat tools/requirements.txt "$1/requirements.txt" | cmp -s - "$stamp" && return 0
     [ -e build/venv ] || python3 -m venv build/venv
     build/venv/bin/pip install -q --disable-pip-version-check -r "$1/requirements.txt"
