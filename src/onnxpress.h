@@ -92,6 +92,32 @@ typedef enum {
     ONNXPRESS_IMPORTANCE_NONE              /* 1 everywhere */
 } OnnxPressImportance;
 
+/* The learning rate over a training run: half a cosine down to 0; times `factor` every `step_epochs`
+ * epochs; as it is. */
+typedef enum {
+    ONNXPRESS_SCHEDULE_COSINE,
+    ONNXPRESS_SCHEDULE_STEP,
+    ONNXPRESS_SCHEDULE_CONSTANT
+} OnnxPressSchedule;
+/* Which weights go first: the smallest, or those with the least h w^2 (optimal brain damage; h is the
+ * importance at the start). */
+typedef enum { ONNXPRESS_PRUNE_SIZE, ONNXPRESS_PRUNE_DAMAGE } OnnxPressPruneBy;
+/* The gradient of a shared centre: the mean of its members', or weighted by their importance. */
+typedef enum { ONNXPRESS_CENTRE_MEAN, ONNXPRESS_CENTRE_HESSIAN } OnnxPressCentre;
+#define ONNXPRESS_PRUNE_AUTO (-1.0)
+
+/* Where a call stands. */
+typedef struct {
+    const char *stage;     /* "importance", "search", "training", … */
+    double share;          /* of the stage, 0 to 1 */
+    /* While training; elsewhere whole numbers are 0 and the others NaN. */
+    int epoch, epochs;     /* counted from 1 */
+    int64_t step, steps;   /* of the whole run */
+    double loss, accuracy; /* means over this epoch so far; accuracy NaN without labels */
+    double kept;           /* share of the prunable weights that is not pruned */
+    double seconds_left;
+} OnnxPressProgress;
+
 /* One struct for all commands: each reads what concerns it. Set it up with onnxpress_options_init;
  * strings are borrowed for the call. Paths of data: a .npy (for the only input), a .npz (input name
  * -> array), or a folder of input_*.pb; the first axis is the samples. */
@@ -119,17 +145,37 @@ typedef struct {
     /* "NAME=logits", "NAME=probabilities", "NAME=bernoulli", "NAME=values". */
     const char *const *outputs;
     size_t n_outputs;
-    /* Fine-tuning (onnxpress_finetune). 0 takes what stands behind. */
-    int epochs;              /* 3 */
+    /* Training: of all weights by onnxpress_finetune, on `calibration` with `labels`; of the shared
+     * centres and scales by onnxpress_compress, after the quantization. 0 takes what stands behind. */
+    int epochs;              /* finetune: 3; compress: none, nothing is trained */
+    const char *train;       /* compress: the samples; NULL: those of `calibration` that the goal is
+                                not measured on */
+    const char *train_labels; /* compress: their classes. NULL: `labels`, where they are theirs; else
+                                the original's answers are the teacher */
     int batch;               /* 64 */
-    double rate;             /* learning rate, 1e-3; half a cosine down to 0 */
+    double rate;             /* 1e-3; of centres in units of their mean size, of scales likewise */
     int sgd;                 /* SGD with momentum 0.9 in place of Adam */
+    OnnxPressSchedule schedule;
+    int step_epochs;         /* 10 */
+    double factor;           /* 0.1 */
+    int warmup;              /* steps during which the rate grows from 0 */
+    double decay;            /* of weights of two axes or more, not of centres */
     int shift, flip;         /* augmentation of images: pixels, and left to right */
-    double prune;            /* share of the weights to remove, gradually, by size: 0 to below 1 */
-    const char *checkpoint;  /* written after each epoch and resumed from; or NULL */
-    /* Called now and then with the stage's name and the share of it done (0 to 1); non-zero stops the
-     * call with ONNXPRESS_INTERRUPTED and no output. NULL: none. */
-    int (*progress)(void *context, const char *stage, double share);
+    const char *checkpoint;  /* finetune: written after each epoch and resumed from; or NULL */
+    OnnxPressCentre centre_gradient;
+    int reestimate_norm;     /* mean and variance of BatchNormalization are measured anew on the
+                                training samples, layer after layer; else they stay */
+    /* Pruning of weights of two axes or more: gradual by finetune, at once before the quantization by
+     * compress. The share to remove, 0 to below 1, or ONNXPRESS_PRUNE_AUTO: by finetune as much as
+     * costs, by sum h w^2 / 2, at most a twentieth of what pruning all would; by compress the most
+     * that leaves half of the goal. */
+    double prune;
+    OnnxPressPruneBy prune_by;
+    OnnxPressScope prune_scope; /* one threshold for the model (AUTO too), or one a tensor */
+    double prune_until;      /* share of the run after which pruning is over: 0.6 */
+    /* Called now and then; non-zero stops the call with ONNXPRESS_INTERRUPTED and no output. NULL:
+     * none. */
+    int (*progress)(void *context, const OnnxPressProgress *progress);
     void *context;
 } OnnxPressOptions;
 
@@ -162,6 +208,18 @@ typedef struct {
     double accuracy_small;   /* of the second */
 } OnnxPressDistance;
 
+/* What was trained. Numbers that do not apply are NaN. */
+typedef struct {
+    int epochs;              /* 0: nothing */
+    int64_t samples;
+    const char *loss;        /* "cross-entropy" or "distillation" */
+    double first_loss, first_accuracy; /* means over the first epoch, while training */
+    double last_loss, last_accuracy;   /* over the last */
+    int kept;                /* compress: the trained values were better, and were written */
+    OnnxPressDistance before, after; /* compress: on the goal's samples, without and with training */
+    double seconds;
+} OnnxPressTraining;
+
 typedef struct {
     const char *input, *output;
     const char *method, *scope, *form, *importance, *goal;
@@ -177,6 +235,9 @@ typedef struct {
     int64_t calibration_samples;
     const char *measured_on; /* "validation data", "held-out calibration samples", or "nothing" */
     OnnxPressDistance distance;
+    OnnxPressTraining training;
+    double pruned;           /* share of zeros among the weights of two axes or more */
+    int64_t norms;           /* BatchNormalization nodes with new mean and variance */
     double seconds;
     uint64_t peak_rss_bytes;
     size_t n_tensors, n_warnings;

@@ -109,4 +109,18 @@ void exec_set_sensed(Exec *exec, const bool *wanted);
 int exec_sensitivity(Exec *exec, real *const *acc, Error *err);
 size_t exec_peak_bytes(const Exec *exec);
 
+/* A BatchNormalization whose mean and variance are weights that nothing else reads. */
+typedef struct {
+    int input;          /* graph value that it normalizes */
+    int mean, variance; /* weights */
+    int depth;          /* most other normalizations on a way from the inputs to this one */
+} ProgramNorm;
+/* All of them, in order of execution; *fixed counts the others, whose statistics are shared,
+ * constants or computed. */
+int program_norms(const Program *program, Arena *arena, ProgramNorm **norm, int *n, int *fixed,
+                  Error *err);
+/* A value of the last forward run; NULL when it was not kept. After an EXEC_KEEP run that wanted a
+ * normalization's mean, its input is there. */
+const Value *exec_value(const Exec *exec, int value);
+
 #endif

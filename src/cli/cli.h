@@ -28,7 +28,8 @@ enum {
     TAKES_COMPRESS = 4,   /* goal, method, form */
     TAKES_SIDECAR = 8,
     TAKES_IMPORTANCE = 32,
-    TAKES_TRAINING = 64,
+    TAKES_TRAINING = 64,  /* of weights: finetune's */
+    TAKES_TUNING = 128,   /* of centres: compress's */
     TAKES_RUN = 16        /* --threads, --memory, --seed */
 };
 
@@ -60,6 +61,7 @@ void progress_clear(void);
 
 /* Human-readable closing tables on stdout, JSON to a file ("-": stdout). */
 void report_print(const OnnxPressReport *report);
+void training_print(const OnnxPressReport *report); /* lines on training and pruning, if any */
 void tensors_print(const OnnxPressReport *report);
 void distance_print(const OnnxPressDistance *distance, bool two_models);
 int report_json(const OnnxPressReport *report, const char *path);

@@ -49,7 +49,8 @@ static int run(CommandLine *line)
 
 const Command command_compress = {
     .name = "compress",
-    .takes = TAKES_DATA | TAKES_OUT | TAKES_COMPRESS | TAKES_IMPORTANCE | TAKES_SIDECAR | TAKES_RUN,
+    .takes = TAKES_DATA | TAKES_OUT | TAKES_COMPRESS | TAKES_TUNING | TAKES_IMPORTANCE |
+             TAKES_SIDECAR | TAKES_RUN,
     .n_arguments = 1,
     .arguments = "model.onnx",
     .summary = "make a model small",

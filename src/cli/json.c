@@ -39,6 +39,31 @@ static void add_distance(cJSON *object, const OnnxPressDistance *d)
     add_number(object, "accuracy_small", d->accuracy_small);
 }
 
+static void add_training(cJSON *object, const OnnxPressReport *r)
+{
+    const OnnxPressTraining *t = &r->training;
+    if (!isnan(r->pruned))
+        add_number(object, "pruned", r->pruned);
+    if (r->norms)
+        add_number(object, "norms", (double)r->norms);
+    if (!t->epochs)
+        return;
+    cJSON *training = cJSON_AddObjectToObject(object, "training");
+    add_number(training, "epochs", t->epochs);
+    add_number(training, "samples", (double)t->samples);
+    add_text(training, "loss", t->loss);
+    add_number(training, "first_loss", t->first_loss);
+    add_number(training, "first_accuracy", t->first_accuracy);
+    add_number(training, "last_loss", t->last_loss);
+    add_number(training, "last_accuracy", t->last_accuracy);
+    add_number(training, "seconds", t->seconds);
+    if (!r->compressed_bytes)
+        return;
+    cJSON_AddBoolToObject(training, "kept", t->kept);
+    add_distance(cJSON_AddObjectToObject(training, "before"), &t->before);
+    add_distance(cJSON_AddObjectToObject(training, "after"), &t->after);
+}
+
 static void add_tensors(cJSON *object, const OnnxPressReport *r)
 {
     cJSON *list = cJSON_AddArrayToObject(object, "tensors");
@@ -116,6 +141,7 @@ int report_json(const OnnxPressReport *r, const char *path)
     add_number(object, "calibration_samples", (double)r->calibration_samples);
     add_number(object, "weights", (double)r->weights);
     add_number(object, "coded_weights", (double)r->coded_weights);
+    add_training(object, r);
     add_number(object, "seconds", r->seconds);
     add_number(object, "peak_rss_bytes", (double)r->peak_rss_bytes);
     cJSON *warnings = cJSON_AddArrayToObject(object, "warnings");

@@ -1,37 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
-#include <popt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
-
-/* What popt stores before it is checked. Text, so that nonsense is refused with our own words. The
- * options point into it, so it lives as long as the command line. */
-struct Raw {
-    char *calib, *validate, *labels, *hessian, *out, *json;
-    char *ratio, *bits, *max_kl, *max_error, *max_drop, *step, *lambda;
-    char *method, *scope, *form, *sidecar, *importance;
-    char *mean, *std, *scale, *threads, *memory, *seed;
-    char *epochs, *batch, *rate, *optimizer, *augment, *prune, *checkpoint;
-    char **outputs;
-    int quiet, unweighted, help;
-};
-typedef struct Raw Raw;
+#include "cli/options_internal.h"
 
 /* Room for the rows of every group, and the end row. */
-#define MOST_OPTIONS 48
+#define MOST_OPTIONS 64
 
-/* Ends the parse with a message; always non-zero. */
-static int usage_error(const Command *command, const char *option, const char *value,
-                       const char *expected)
+int usage_error(const Command *command, const char *option, const char *value, const char *expected)
 {
     fprintf(stderr, "onnxpress %s: %s %s: expected %s\n", command->name, option, value, expected);
     return ONNXPRESS_USAGE;
 }
 
-static bool parse_number(const char *text, double *value)
+bool parse_number(const char *text, double *value)
 {
     char *end;
     *value = strtod(text, &end);
@@ -75,8 +59,7 @@ static bool parse_bytes(const char *text, size_t *bytes)
     return true;
 }
 
-/* The position of `text` among `words`; -1 when it is none of them. */
-static int parse_word(const char *text, const char *const *words)
+int parse_word(const char *text, const char *const *words)
 {
     for (int i = 0; words[i]; i++)
         if (strcmp(text, words[i]) == 0)
@@ -176,51 +159,7 @@ static int set_numbers(const Command *command, const Raw *raw, OnnxPressOptions 
     return 0;
 }
 
-/* A whole number from `low` to `high`. */
-static bool parse_whole(const char *text, int low, int high, int *value)
-{
-    double number;
-    if (!parse_number(text, &number) || number < low || number > high || number != floor(number))
-        return false;
-    *value = (int)number;
-    return true;
-}
-
-/* Pixels of --augment shift: what small images bear without losing their object. */
-#define SHIFT_PIXELS 2
-
-static int set_training(const Command *command, const Raw *raw, OnnxPressOptions *options)
-{
-    static const char *const optimizers[] = {"adam", "sgd", NULL};
-    if (raw->epochs && !parse_whole(raw->epochs, 1, 100000, &options->epochs))
-        return usage_error(command, "--epochs", raw->epochs, "a whole number from 1");
-    if (raw->batch && !parse_whole(raw->batch, 1, 100000, &options->batch))
-        return usage_error(command, "--batch", raw->batch, "a whole number from 1");
-    if (raw->rate && (!parse_number(raw->rate, &options->rate) || !(options->rate > 0)))
-        return usage_error(command, "--rate", raw->rate, "a number above 0");
-    if (raw->prune && (!parse_number(raw->prune, &options->prune) || !(options->prune > 0) ||
-                       options->prune >= 1))
-        return usage_error(command, "--prune", raw->prune,
-                           "the share of weights to remove, above 0 and below 1");
-    if (raw->optimizer) {
-        options->sgd = parse_word(raw->optimizer, optimizers);
-        if (options->sgd < 0)
-            return usage_error(command, "--optimizer", raw->optimizer, "adam or sgd");
-    }
-    if (raw->augment) {
-        const char *a = raw->augment;
-        bool both = !strcmp(a, "shift,flip") || !strcmp(a, "flip,shift");
-        if (!both && strcmp(a, "shift") != 0 && strcmp(a, "flip") != 0)
-            return usage_error(command, "--augment", a, "shift, flip or shift,flip");
-        options->shift = both || !strcmp(a, "shift") ? SHIFT_PIXELS : 0;
-        options->flip = both || !strcmp(a, "flip");
-    }
-    options->checkpoint = raw->checkpoint;
-    return 0;
-}
-
-/* A copy of the rows of `table` (an end row included) appended to `all`. */
-static size_t append(struct poptOption *all, size_t n, const struct poptOption *table)
+size_t append_options(struct poptOption *all, size_t n, const struct poptOption *table)
 {
     for (size_t i = 0; table[i].longName || table[i].shortName; i++)
         all[n++] = table[i];
@@ -279,19 +218,6 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
          "activation or none",
          "NAME"},
         POPT_TABLEEND};
-    const struct poptOption training[] = {
-        {"epochs", 0, POPT_ARG_STRING, &raw->epochs, 0, "passes over the samples (default 3)", "N"},
-        {"batch", 0, POPT_ARG_STRING, &raw->batch, 0, "samples a step (default 64)", "N"},
-        {"rate", 0, POPT_ARG_STRING, &raw->rate, 0,
-         "learning rate (default 0.001), a cosine down to 0", "R"},
-        {"optimizer", 0, POPT_ARG_STRING, &raw->optimizer, 0, "adam (default) or sgd", "NAME"},
-        {"augment", 0, POPT_ARG_STRING, &raw->augment, 0,
-         "shift (2 pixels), flip (left to right), or shift,flip", "HOW"},
-        {"prune", 0, POPT_ARG_STRING, &raw->prune, 0,
-         "share of the weights to remove, gradually, by size", "FRACTION"},
-        {"checkpoint", 0, POPT_ARG_STRING, &raw->checkpoint, 0,
-         "written after each epoch, and resumed from", "FILE"},
-        POPT_TABLEEND};
     const struct poptOption sidecar[] = {{"sidecar", 0, POPT_ARG_STRING, &raw->sidecar, 0,
                                           "streams in FILE.data: auto (default), always, never",
                                           "WHEN"},
@@ -309,20 +235,20 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
         POPT_TABLEEND};
     size_t n = 0;
     if (command->takes & TAKES_OUT)
-        n = append(all, n, out);
+        n = append_options(all, n, out);
     if (command->takes & TAKES_DATA)
-        n = append(all, n, data);
+        n = append_options(all, n, data);
     if (command->takes & TAKES_COMPRESS)
-        n = append(all, n, compress);
+        n = append_options(all, n, compress);
     if (command->takes & TAKES_IMPORTANCE)
-        n = append(all, n, importance);
-    if (command->takes & TAKES_TRAINING)
-        n = append(all, n, training);
+        n = append_options(all, n, importance);
+    if (command->takes & (TAKES_TRAINING | TAKES_TUNING))
+        n = append_training(command, raw, all, n);
     if (command->takes & TAKES_SIDECAR)
-        n = append(all, n, sidecar);
+        n = append_options(all, n, sidecar);
     if (command->takes & TAKES_RUN)
-        n = append(all, n, run);
-    return append(all, n, common);
+        n = append_options(all, n, run);
+    return append_options(all, n, common);
 }
 
 static int set_options(const Command *command, Raw *raw, CommandLine *line)
@@ -361,11 +287,13 @@ void command_line_free(CommandLine *line)
         raw->calib,     raw->validate, raw->labels, raw->hessian,   raw->out,      raw->json,
         raw->ratio,     raw->bits,     raw->max_kl, raw->max_error, raw->max_drop, raw->step,
         raw->lambda,    raw->method,   raw->scope,  raw->form,      raw->sidecar,  raw->importance,
-        raw->mean,      raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed,
-        raw->epochs,    raw->batch,    raw->rate,   raw->optimizer, raw->augment,  raw->prune,
-        raw->checkpoint};
+        raw->mean,      raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
+    char *training[sizeof raw->training / sizeof(char *)];
+    memcpy(training, &raw->training, sizeof training);
+    for (size_t i = 0; i < sizeof training / sizeof training[0]; i++)
+        free(training[i]);
     for (size_t i = 0; raw->outputs && raw->outputs[i]; i++)
         free(raw->outputs[i]);
     free(raw->outputs);

@@ -35,6 +35,41 @@ void distance_print(const OnnxPressDistance *d, bool two_models)
         print_number("top-1 after", "%.2f", 100 * d->accuracy_small, "%");
 }
 
+static void print_epoch(const char *label, double loss, double accuracy)
+{
+    printf("  %-14s %12.5f loss", label, loss);
+    if (!isnan(accuracy))
+        printf(", top-1 %.2f %%", 100 * accuracy);
+    printf(", while training\n");
+}
+
+void training_print(const OnnxPressReport *r)
+{
+    const OnnxPressTraining *t = &r->training;
+    if (r->pruned > 0)
+        print_number("pruned", "%.2f", 100 * r->pruned, "% of the weights of two axes or more");
+    if (r->norms)
+        printf("  %-14s %12" PRId64 " with new mean and variance\n", "batch norms", r->norms);
+    if (!t->epochs)
+        return;
+    printf("  %-14s %12d epochs of %" PRId64 " samples, %s, %.1f s\n", "training", t->epochs,
+           t->samples, t->loss, t->seconds);
+    print_epoch("first epoch", t->first_loss, t->first_accuracy);
+    print_epoch("last epoch", t->last_loss, t->last_accuracy);
+}
+
+static void print_kept(const OnnxPressTraining *t)
+{
+    printf("  %-14s %s: without it KL %.6f", "training was", t->kept ? "kept" : "not kept",
+           t->before.kl);
+    if (!isnan(t->before.accuracy_small))
+        printf(", top-1 %.2f %%", 100 * t->before.accuracy_small);
+    printf("; with it KL %.6f", t->after.kl);
+    if (!isnan(t->after.accuracy_small))
+        printf(", top-1 %.2f %%", 100 * t->after.accuracy_small);
+    printf("\n");
+}
+
 void report_print(const OnnxPressReport *r)
 {
     printf("%s -> %s\n", r->input, r->output);
@@ -55,6 +90,9 @@ void report_print(const OnnxPressReport *r)
     printf("\n  %-14s %s, measured on %s\n", "goal", r->goal, r->measured_on);
     if (strcmp(r->measured_on, "nothing") != 0)
         distance_print(&r->distance, true);
+    training_print(r);
+    if (r->training.epochs)
+        print_kept(&r->training);
     printf("  %-14s %12.2f s, %.0f MB at the peak\n", "cost", r->seconds,
            (double)r->peak_rss_bytes / 1e6);
 }

@@ -51,6 +51,8 @@ static int check_options(const OnnxPressOptions *options, Error *err)
 {
     double v = options->goal_value;
     bool data = options->calibration != NULL;
+    if (options->epochs || options->prune || options->reestimate_norm)
+        return error_set(err, ONNXPRESS_UNSUPPORTED, "compress does not train or prune yet");
     switch (options->goal) {
     case ONNXPRESS_GOAL_DEFAULT:
         break;

@@ -1,109 +1,218 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#include "finetune/finetune.h"
-
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Finetune: training of all weights, with gradual pruning, on one page. */
 #include <math.h>
 #include <string.h>
 
+#include "pipeline/measure.h"
+#include "pipeline/pruning.h"
 #include "pipeline/report.h"
+#include "pipeline/training.h"
 
 /* Samples on which an output's meaning and variance are looked up. */
 #define KIND_SAMPLES 256
+/* Samples for the importance that pruning goes by: the paper found 1,000 enough. */
+#define PRUNE_SAMPLES 1000
 /* The share of the run after which pruning is over, so that what is left can settle. */
 #define PRUNE_UNTIL 0.6
 #define PRUNE_EVERY 100 /* steps */
+#define SHORT_RUN 20    /* prunings that a run too short for that has at least */
+/* --prune auto: the damage, as a part of that of removing everything. */
+#define AUTO_DAMAGE 0.05
+#define EPOCHS 3
 
-static int training_progress(void *context, const FinetuneProgress *progress)
-{
-    return session_progress(context, "training", (double)progress->step / (double)progress->steps);
-}
+typedef struct {
+    Session session;
+    Data data;
+    int64_t *sample, *label;
+    const float **h; /* of pruning; NULL: not needed */
+    uint8_t **mask;  /* of weights that were pruned before; NULL where none were */
+    double prune;    /* share to remove */
+    Finetuned tuned;
+    int64_t norms;
+} Run;
 
-static int check_options(const OnnxPressOptions *options, Error *err)
+static int open_run(Run *run, const char *input, const OnnxPressOptions *options, Error *err)
 {
-    if (!options->calibration)
-        return error_set(err, ONNXPRESS_USAGE, "give the samples: --calib DATA");
-    if (options->epochs < 0 || options->batch < 0 || options->shift < 0 || !(options->rate >= 0) ||
-        isinf(options->rate))
-        return error_set(err, ONNXPRESS_USAGE,
-                         "epochs, batch, rate and shift must not be negative");
-    if (!(options->prune >= 0 && options->prune < 1))
-        return error_set(err, ONNXPRESS_USAGE,
-                         "--prune %g: expected the share of weights to remove, 0 to below 1",
-                         options->prune);
-    return ONNXPRESS_OK;
-}
-
-static FinetuneOptions training_options(Session *session)
-{
-    const OnnxPressOptions *options = session->options;
-    FinetuneOptions training = finetune_defaults();
-    training.epochs = options->epochs > 0 ? options->epochs : 3;
-    training.batch = options->batch > 0 ? options->batch : 64;
-    training.rate = options->rate > 0 ? options->rate : 1e-3;
-    training.optimizer = options->sgd ? FINETUNE_SGD : FINETUNE_ADAM;
-    training.schedule = FINETUNE_COSINE;
-    training.floor = 0;
-    training.seed = options->seed;
-    training.shift = options->shift;
-    training.flip = options->flip != 0;
-    if (options->prune > 0) {
-        training.prune.every = PRUNE_EVERY;
-        training.prune.keep = 1 - options->prune;
-        training.prune.from = 0;
-        training.prune.to = PRUNE_UNTIL;
-    }
-    training.threads = session->threads;
-    training.memory = options->memory;
-    training.checkpoint = options->checkpoint;
-    training.progress = options->progress ? training_progress : NULL;
-    training.context = session;
-    return training;
+    Session *s = &run->session;
+    int rc = options->calibration
+                 ? training_check_options(options, err)
+                 : error_set(err, ONNXPRESS_USAGE, "give the samples: --calib DATA");
+    if (!rc)
+        rc = session_open(s, input, true, options, err);
+    if (!rc && program_unsupported(s->program))
+        rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", input,
+                       program_unsupported(s->program));
+    if (!rc)
+        rc = session_data(s, options->calibration, &run->data);
+    if (!rc)
+        rc = session_labels(s, options->labels, &run->data, &run->label);
+    if (rc)
+        return rc;
+    run->sample = arena_array(s->arena, (size_t)run->data.samples, sizeof *run->sample);
+    for (int64_t i = 0; run->sample && i < run->data.samples; i++)
+        run->sample[i] = i;
+    return run->sample ? ONNXPRESS_OK : error_memory(err, "the samples");
 }
 
 /* Which outputs are what, from the model's own answers. */
-static int find_kinds(Session *session, const Data *data, const int64_t *sample)
+static int find_kinds(Run *run)
 {
+    Session *s = &run->session;
     Answers *answers = NULL;
-    EvaluateOptions evaluate = session_evaluate_options(session, "original");
-    int64_t n = data->samples < KIND_SAMPLES ? data->samples : KIND_SAMPLES;
-    int rc =
-        answers_create(session->program, data->feed, sample, n, &evaluate, &answers, session->err);
+    EvaluateOptions evaluate = session_evaluate_options(s, "original");
+    int64_t n = run->data.samples < KIND_SAMPLES ? run->data.samples : KIND_SAMPLES;
+    int rc = answers_create(s->program, run->data.feed, run->sample, n, &evaluate, &answers, s->err);
     if (!rc)
-        rc = session_kinds(session, answers);
+        rc = session_kinds(s, answers);
     answers_free(answers);
     return rc;
 }
 
-static int train(Session *session, const Data *data, const int64_t *label, Finetuned *tuned)
+static int find_importance(Run *run)
 {
-    int64_t *sample = arena_array(session->arena, (size_t)data->samples, sizeof *sample);
-    if (!sample)
-        return error_memory(session->err, "the samples");
-    for (int64_t i = 0; i < data->samples; i++)
-        sample[i] = i;
-    int rc = find_kinds(session, data, sample);
-    FinetuneOptions training = training_options(session);
-    FinetuneTask task = {.model = session->model,
-                         .program = session->program,
-                         .feed = data->feed,
-                         .sample = sample,
-                         .n = data->samples,
-                         .label = label,
-                         .kind = session->kind,
-                         .variance = session->variance};
-    return rc ? rc : finetune_run(&task, &training, session->arena, tuned, session->err);
+    Session *s = &run->session;
+    const char *name;
+    int64_t n = run->data.samples, every = (n + PRUNE_SAMPLES - 1) / PRUNE_SAMPLES, used = 0;
+    float **h = arena_array(s->arena, (size_t)program_weights(s->program) + 1, sizeof *h);
+    int64_t *sample = arena_array(s->arena, (size_t)n, sizeof *sample);
+    if (!h || !sample)
+        return error_memory(s->err, "the importance");
+    run->h = (const float **)h;
+    if (s->options->hessian)
+        return hessian_read(s, s->options->hessian, h);
+    for (int64_t i = 0; i < n; i += every)
+        sample[used++] = i;
+    return measure_importance(s, run->data.feed, sample, used, run->label, h, &name);
 }
 
-static int store(Session *session, const Finetuned *tuned, const char *output)
+/* How much is removed, and by what. */
+static int plan_pruning(Run *run)
 {
-    int rc = ONNXPRESS_OK;
-    for (int w = 0; w < program_weights(session->program) && !rc; w++) {
-        const Weight *weight = program_weight(session->program, w);
-        size_t bytes = (size_t)weight->count * sizeof *weight->data;
-        if (tuned->weight[w] && memcmp(tuned->weight[w], weight->data, bytes) != 0)
-            rc = rewrite_values(session->model, weight->name, tuned->weight[w], weight->count,
-                                session->err);
+    Session *s = &run->session;
+    const OnnxPressOptions *options = s->options;
+    bool automatic = options->prune == ONNXPRESS_PRUNE_AUTO;
+    run->prune = automatic ? 0 : options->prune;
+    int rc = automatic || (run->prune > 0 && options->prune_by == ONNXPRESS_PRUNE_DAMAGE)
+                 ? find_importance(run)
+                 : ONNXPRESS_OK;
+    if (rc || !automatic)
+        return rc;
+    int n = program_weights(s->program);
+    const real **w = arena_array(s->arena, (size_t)n + 1, sizeof *w);
+    Pruning pruning;
+    if (!w)
+        return error_memory(s->err, "the weights");
+    for (int k = 0; k < n; k++) {
+        const Weight *weight = program_weight(s->program, k);
+        w[k] = weight->reaches && !weight->steers ? weight->data : NULL;
     }
-    return rc ? rc : model_save(session->model, output, session->err);
+    rc = pruning_open(s, w, run->h, &pruning);
+    return rc ? rc : pruning_auto(s, &pruning, AUTO_DAMAGE, &run->prune);
+}
+
+/* Exact zeros among other numbers are what an earlier pruning left: they stay. */
+static int keep_zeros(Run *run)
+{
+    Session *s = &run->session;
+    int n = program_weights(s->program);
+    run->mask = arena_array(s->arena, (size_t)n + 1, sizeof *run->mask);
+    if (!run->mask)
+        return error_memory(s->err, "the masks");
+    for (int k = 0; k < n; k++) {
+        const Weight *weight = program_weight(s->program, k);
+        int64_t zeros = 0;
+        for (int64_t i = 0; weight->shape.rank >= 2 && i < weight->count; i++)
+            zeros += weight->data[i] == 0;
+        if (zeros == 0 || zeros == weight->count)
+            continue;
+        run->mask[k] = arena_array(s->arena, (size_t)weight->count, 1);
+        if (!run->mask[k])
+            return error_memory(s->err, "the masks");
+        for (int64_t i = 0; i < weight->count; i++)
+            run->mask[k][i] = weight->data[i] != 0;
+    }
+    return ONNXPRESS_OK;
+}
+
+static int epochs_of(const OnnxPressOptions *options)
+{
+    return options->epochs > 0 ? options->epochs : EPOCHS;
+}
+
+static int train(Run *run)
+{
+    Session *s = &run->session;
+    const OnnxPressOptions *options = s->options;
+    FinetuneOptions training = training_options(s, epochs_of(options));
+    training.checkpoint = options->checkpoint;
+    if (run->prune > 0) {
+        double steps = ceil((double)run->data.samples / (double)training.batch) * training.epochs;
+        double until = options->prune_until > 0 ? options->prune_until : PRUNE_UNTIL;
+        double every = fmin(PRUNE_EVERY, ceil(steps * until / SHORT_RUN));
+        training.prune = (PruneSchedule){.every = (int64_t)every,
+                                         .keep = 1 - run->prune,
+                                         .to = until,
+                                         .measure = pruning_measure(options),
+                                         .scope = pruning_scope(options),
+                                         .h = run->h};
+    }
+    FinetuneTask task = {.model = s->model,
+                         .program = s->program,
+                         .feed = run->data.feed,
+                         .sample = run->sample,
+                         .n = run->data.samples,
+                         .label = run->label,
+                         .kind = s->kind,
+                         .variance = s->variance,
+                         .mask = (const uint8_t *const *)run->mask};
+    int rc = finetune_run(&task, &training, s->arena, &run->tuned, s->err);
+    if (!rc && options->reestimate_norm)
+        rc = training_norms(s, run->data.feed, run->sample, run->data.samples, run->tuned.weight,
+                            &run->norms);
+    return rc;
+}
+
+static int fill_report(const Run *run, const char *output, OnnxPressReport **report)
+{
+    const Session *s = &run->session;
+    Arena *arena;
+    OnnxPressReport *r;
+    int rc = report_create(&r, &arena, s->err);
+    if (!rc)
+        rc = report_fill(r, arena, s, NULL, NULL);
+    if (rc)
+        return rc;
+    int64_t zeros = 0, total = 0;
+    for (int k = 0; k < program_weights(s->program); k++) {
+        const Weight *weight = program_weight(s->program, k);
+        for (int64_t i = 0; weight->shape.rank >= 2 && i < weight->count; i++)
+            zeros += run->tuned.weight[k][i] == 0;
+        total += weight->shape.rank >= 2 ? weight->count : 0;
+    }
+    r->output = arena_strdup(arena, output);
+    r->calibration_samples = run->data.samples;
+    r->distance.samples = run->data.samples;
+    r->pruned = total ? (double)zeros / (double)total : NAN;
+    r->norms = run->norms;
+    training_report(&run->tuned, epochs_of(s->options), run->data.samples, run->label != NULL,
+                    &r->training);
+    r->distance.accuracy_small = r->training.last_accuracy;
+    *report = r;
+    return ONNXPRESS_OK;
+}
+
+static int store(Run *run, const char *output)
+{
+    Session *s = &run->session;
+    int rc = ONNXPRESS_OK;
+    for (int w = 0; w < program_weights(s->program) && !rc; w++) {
+        const Weight *weight = program_weight(s->program, w);
+        size_t bytes = (size_t)weight->count * sizeof *weight->data;
+        if (run->tuned.weight[w] && memcmp(run->tuned.weight[w], weight->data, bytes) != 0)
+            rc = rewrite_values(s->model, weight->name, run->tuned.weight[w], weight->count, s->err);
+    }
+    return rc ? rc : model_save(s->model, output, s->err);
 }
 
 OnnxPressStatus onnxpress_finetune(const char *input, const char *output,
@@ -112,44 +221,27 @@ OnnxPressStatus onnxpress_finetune(const char *input, const char *output,
 {
     Error own = {0}, *err = error ? error : &own;
     err->code = ONNXPRESS_OK;
-    Session s = {0};
-    Data data = {0};
-    Finetuned tuned = {0};
-    Arena *arena = NULL;
-    int64_t *label = NULL;
+    Run run = {0};
     if (report)
         *report = NULL;
-    int rc = check_options(options, err);
+    int rc = open_run(&run, input, options, err);
     if (!rc)
-        rc = session_open(&s, input, true, options, err);
-    if (!rc && program_unsupported(s.program))
-        rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", input,
-                       program_unsupported(s.program));
+        rc = find_kinds(&run);
     if (!rc)
-        rc = session_data(&s, options->calibration, &data);
+        rc = plan_pruning(&run);
     if (!rc)
-        rc = session_labels(&s, options->labels, &data, &label);
+        rc = keep_zeros(&run);
     if (!rc)
-        rc = train(&s, &data, label, &tuned);
+        rc = train(&run);
     if (!rc && report)
-        rc = report_create(report, &arena, err);
-    if (!rc && report)
-        rc = report_fill(*report, arena, &s, NULL, NULL);
-    if (!rc && report) {
-        int last = training_options(&s).epochs - 1;
-        (*report)->output = arena_strdup(arena, output);
-        (*report)->calibration_samples = data.samples;
-        (*report)->distance.samples = data.samples;
-        if (label && tuned.accuracy)
-            (*report)->distance.accuracy_small = tuned.accuracy[last];
-    }
+        rc = fill_report(&run, output, report);
     if (!rc)
-        rc = store(&s, &tuned, output);
+        rc = store(&run, output);
     if (rc && report) {
         onnxpress_report_free(*report);
         *report = NULL;
     }
-    data_close(&data);
-    session_close(&s);
+    data_close(&run.data);
+    session_close(&run.session);
     return (OnnxPressStatus)rc;
 }

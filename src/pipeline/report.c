@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "entropy/entropy.h"
+#include "pipeline/training.h"
 
 /* The public struct stands first, so that a report pointer is an owned report's. */
 typedef struct {
@@ -28,6 +29,8 @@ int report_create(OnnxPressReport **report, Arena **arena, Error *err)
     owned->report.ratio = NAN;
     owned->report.bits_per_weight = NAN;
     owned->report.paper_ratio = NAN;
+    owned->report.pruned = NAN;
+    training_clear(&owned->report.training);
     *report = &owned->report;
     *arena = owned->arena;
     return ONNXPRESS_OK;

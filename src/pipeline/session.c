@@ -194,12 +194,23 @@ EvaluateOptions session_evaluate_options(Session *session, const char *stage)
                              .context = session};
 }
 
-int session_progress(Session *session, const char *stage, double share)
+int session_report(Session *session, const OnnxPressProgress *progress)
 {
-    if (session->options->progress &&
-        session->options->progress(session->options->context, stage, share))
+    const OnnxPressOptions *options = session->options;
+    if (options->progress && options->progress(options->context, progress))
         return error_set(session->err, ONNXPRESS_INTERRUPTED, "interrupted");
     return ONNXPRESS_OK;
+}
+
+int session_progress(Session *session, const char *stage, double share)
+{
+    const OnnxPressProgress progress = {.stage = stage,
+                                        .share = share,
+                                        .loss = NAN,
+                                        .accuracy = NAN,
+                                        .kept = NAN,
+                                        .seconds_left = NAN};
+    return session_report(session, &progress);
 }
 
 void distance_clear(OnnxPressDistance *distance)

@@ -51,6 +51,7 @@ EvaluateOptions session_evaluate_options(Session *session, const char *stage);
 
 /* Progress of `stage`; ONNXPRESS_INTERRUPTED when the caller wants to stop. */
 int session_progress(Session *session, const char *stage, double share);
+int session_report(Session *session, const OnnxPressProgress *progress);
 
 /* Per-output distances as one: the worst of each. */
 void session_distance(const Session *session, const Distance *distance, int64_t samples,
