@@ -80,6 +80,7 @@ static uint64_t settings_hash(const FinetuneTask *task, const FinetuneOptions *o
         return hash;
     size_t tensors = shared->input->n_tensors, elements = shared->input->offset[tensors];
     hash = random_hash(hash, (uint64_t)shared->gradient, shared->train_scales);
+    hash = random_hash(hash, 0, shared->relative);
     hash = note_bytes(hash, shared->weight, tensors * sizeof *shared->weight);
     hash = note_bytes(hash, shared->quantized->symbol, elements * sizeof(uint16_t));
     hash = note_bytes(hash, shared->quantized->centre, (size_t)p->levels * sizeof(float));

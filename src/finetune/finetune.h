@@ -34,6 +34,8 @@ typedef struct {
     const Quantized *quantized; /* start; a centre of exactly 0 stays there */
     FinetuneCentre gradient;
     bool train_scales;
+    bool relative; /* the rate of a centre is in units of the mean size of all weights' centres but
+                      0, that of a scale in units of its first value */
 } FinetuneShared;
 
 /* What is trained, and on what. */

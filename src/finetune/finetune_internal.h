@@ -66,6 +66,7 @@ typedef struct {
     int n_free;
     size_t centre_at, scale_at; /* n when there are none */
     int levels;
+    double centre_unit;     /* of a centre's rate */
     double *members;        /* [levels] sum of the weights (1 or h) of each centre's members */
     double *tensor_members; /* [tensors] the same for scales */
     double *sums;           /* [PARAMETER_PIECES][levels + tensors] */

@@ -94,6 +94,19 @@ static double share_of(const FinetuneShared *shared, size_t i)
     return weighted ? (double)shared->input->h[i] : 1;
 }
 
+/* The mean size of the centres that the weights have, zeros apart. */
+static double centre_unit(const FinetuneShared *shared)
+{
+    const QuantizeInput *input = shared->input;
+    double sum = 0, members = 0;
+    for (size_t i = 0; shared->relative && i < input->offset[input->n_tensors]; i++) {
+        double size = fabs((double)shared->quantized->centre[shared->quantized->symbol[i]]);
+        sum += size;
+        members += size > 0;
+    }
+    return members > 0 ? sum / members : 1;
+}
+
 static int start_shared(Parameters *p, Arena *arena, Error *err)
 {
     const FinetuneShared *shared = p->task->shared;
@@ -121,6 +134,7 @@ static int start_shared(Parameters *p, Arena *arena, Error *err)
             p->tensor_members[t] += share_of(shared, i);
         }
     }
+    p->centre_unit = centre_unit(shared);
     return ONNXPRESS_OK;
 }
 
@@ -248,8 +262,13 @@ static bool update_shared(Parameters *p, const real *const *const *gradient, int
             sum += p->sums[piece * n + k];
         bool pinned = k < levels ? shared->quantized->centre[k] == 0 : !shared->train_scales;
         real g = p->members[k] > 0 && !pinned ? (real)(sum / p->members[k]) : 0;
+        OptimizerStep own = *step;
+        if (k < levels)
+            own.rate *= (real)p->centre_unit;
+        else if (shared->relative)
+            own.rate *= (real)fabs((double)shared->quantized->scale[k - levels]);
         if (!pinned)
-            optimizer_update(step, 0, &g, NULL, 1, p->theta + p->centre_at + k,
+            optimizer_update(&own, 0, &g, NULL, 1, p->theta + p->centre_at + k,
                              p->m + p->centre_at + k, p->v ? p->v + p->centre_at + k : NULL);
     }
     parameters_spread(p, threads);

@@ -42,7 +42,7 @@ static double error_limit(const OnnxPressOptions *options)
     return options->goal == ONNXPRESS_GOAL_MAX_ERROR ? options->goal_value : DEFAULT_ERROR;
 }
 
-static bool goal_is_size(OnnxPressGoal goal)
+bool goal_is_size(OnnxPressGoal goal)
 {
     return goal == ONNXPRESS_GOAL_RATIO || goal == ONNXPRESS_GOAL_BITS;
 }
@@ -93,8 +93,6 @@ typedef struct {
     QuantizeScope scope;
     float *relative;
     KMeansOrder *order; /* k-means only */
-    float *reconstruction;
-    const real **weights; /* per program weight */
     Choice best;          /* the last that met the goal */
     Choice nearest;       /* the finest that did not, for the message (numbers only) */
     int evaluations;
@@ -179,20 +177,7 @@ static int quantize_at(Search *s, double x, Choice *choice)
 
 static int measure_answers(Search *s, Choice *choice)
 {
-    Session *session = s->session;
-    const QuantizeInput *in = &s->selection->input;
-    if (!s->input->answers)
-        return ONNXPRESS_OK;
-    size_t n_outputs = (size_t)program_outputs(session->program);
-    choice->distance = calloc(n_outputs + 1, sizeof *choice->distance);
-    if (!choice->distance)
-        return error_memory(session->err, "a measurement");
-    quantize_reconstruct(in, &choice->quantized, s->reconstruction);
-    EvaluateOptions evaluate = session_evaluate_options(session, NULL);
-    choice->measured = true;
-    return answers_compare(s->input->answers, session->program, s->input->data->feed, s->weights,
-                           session->kind, &evaluate, s->input->label, choice->distance,
-                           choice->score, session->err);
+    return choose_measure(s->session, s->selection, s->input, NULL, choice);
 }
 
 /* The mean over rows; for the default goal the upper end of what it may be, given how few rows were
@@ -206,25 +191,77 @@ static double mean_kl(const OnnxPressOptions *options, const Distance *d)
     return mean + CONFIDENCE * sqrt(variance);
 }
 
-static bool answers_meet(const Search *s, const Choice *choice)
+/* Whether the answers stay within `part` of the goal. */
+static bool distance_meets(const Session *session, const Answers *answers, const Distance *distance,
+                           const Score score[2], double part)
 {
-    const Session *session = s->session;
     const OnnxPressOptions *options = session->options;
     if (options->goal == ONNXPRESS_GOAL_MAX_DROP)
-        return 100.0 * (double)(choice->score[0].correct - choice->score[1].correct) <=
-               options->goal_value * (double)choice->score[0].samples;
+        return 100.0 * (double)(score[0].correct - score[1].correct) <=
+               part * options->goal_value * (double)score[0].samples;
     for (int o = 0; o < program_outputs(session->program); o++) {
-        const Distance *d = &choice->distance[o];
+        const Distance *d = &distance[o];
         if (session->kind[o] == OUTPUT_VALUES) {
             double error = d->elements ? d->squared / (double)d->elements : 0;
-            if (!(error <= error_limit(options) * session->variance[o]))
+            if (!(error <= part * error_limit(options) * session->variance[o]))
                 return false;
         } else if (d->rows && !(mean_kl(options, d) <=
-                                kl_limit(options, s->input->answers, o, session->kind[o]))) {
+                                part * kl_limit(options, answers, o, session->kind[o]))) {
             return false;
         }
     }
     return true;
+}
+
+bool choose_meets(const Session *session, const ChooseInput *input, const Choice *choice)
+{
+    return distance_meets(session, input->answers, choice->distance, choice->score, 1);
+}
+
+int choose_measure(Session *session, const Selection *selection, const ChooseInput *input,
+                   real *const *exact, Choice *choice)
+{
+    const QuantizeInput *in = &selection->input;
+    if (!input->answers)
+        return ONNXPRESS_OK;
+    size_t n_outputs = (size_t)program_outputs(session->program);
+    float *values = malloc((in->offset[in->n_tensors] + 1) * sizeof *values);
+    const real **weights = calloc((size_t)selection->n_weights + 1, sizeof *weights);
+    if (!choice->distance)
+        choice->distance = calloc(n_outputs + 1, sizeof *choice->distance);
+    int rc = values && weights && choice->distance ? ONNXPRESS_OK
+                                                   : error_memory(session->err, "a measurement");
+    for (int w = 0; w < selection->n_weights && !rc && exact; w++)
+        weights[w] = exact[w];
+    for (int t = 0; t < selection->n_coded && !rc; t++)
+        weights[selection->weight[t]] = values + in->offset[t];
+    if (!rc) {
+        quantize_reconstruct(in, &choice->quantized, values);
+        EvaluateOptions evaluate = session_evaluate_options(session, NULL);
+        choice->measured = true;
+        rc = answers_compare(input->answers, session->program, input->data->feed, weights,
+                             session->kind, &evaluate, input->label, choice->distance,
+                             choice->score, session->err);
+    }
+    free(values);
+    free(weights);
+    return rc;
+}
+
+int choose_values_meet(Session *session, const ChooseInput *input, const real *const *weights,
+                       double part, bool *meets)
+{
+    size_t n_outputs = (size_t)program_outputs(session->program);
+    Distance *distance = calloc(n_outputs + 1, sizeof *distance);
+    Score score[2] = {{0, 0}, {0, 0}};
+    EvaluateOptions evaluate = session_evaluate_options(session, NULL);
+    if (!distance)
+        return error_memory(session->err, "a measurement");
+    int rc = answers_compare(input->answers, session->program, input->data->feed, weights,
+                             session->kind, &evaluate, input->label, distance, score, session->err);
+    *meets = !rc && distance_meets(session, input->answers, distance, score, part);
+    free(distance);
+    return rc;
 }
 
 static bool sizes_meet(const Search *s, const Choice *choice)
@@ -260,7 +297,7 @@ static int try_at(void *context, double y, bool *meets, Error *err)
         choice_free(&choice);
         return rc;
     }
-    *meets = size ? sizes_meet(s, &choice) : answers_meet(s, &choice);
+    *meets = size ? sizes_meet(s, &choice) : choose_meets(s->session, s->input, &choice);
     Choice *keep = *meets ? &s->best : &s->nearest;
     choice_free(keep);
     *keep = choice;
@@ -303,22 +340,49 @@ static int unreachable(Search *s)
                      d.relative_error, d.max_error);
 }
 
-static int search_scope(Search *s)
+/* What quantize_at needs in the scope; s->order is to be freed. */
+static int open_scope(Search *s, QuantizeScope scope)
 {
     Session *session = s->session;
     const OnnxPressOptions *options = session->options;
     const QuantizeInput *in = &s->selection->input;
-    bool kmeans = options->method == ONNXPRESS_METHOD_KMEANS;
-    int rc = quantize_relative_steps(in, s->scope, s->relative, session->err);
+    s->scope = scope;
+    if (!s->relative)
+        s->relative = arena_array(session->arena, in->n_tensors, sizeof *s->relative);
+    if (!s->relative)
+        return error_memory(session->err, "the search");
+    int rc = quantize_relative_steps(in, scope, s->relative, session->err);
     /* What compensation takes up of a tensor's error lets its step grow. */
-    if (s->scope == QUANTIZE_SCOPE_TENSOR && s->input->matrix)
+    if (scope == QUANTIZE_SCOPE_TENSOR && s->input->matrix)
         for (size_t t = 0; t < in->n_tensors; t++)
             s->relative[t] = (float)((double)s->relative[t] / sqrt(s->input->matrix[t].effect));
-    if (!rc && kmeans)
+    if (!rc && options->method == ONNXPRESS_METHOD_KMEANS)
         rc = quantize_kmeans_order(in, s->relative, !options->unweighted, &s->order, session->err);
-    if (rc)
-        return rc;
+    return rc;
+}
 
+int choose_at(Session *session, const Selection *selection, const ChooseInput *input,
+              QuantizeScope scope, double x, Choice *choice)
+{
+    Search s = {.session = session, .selection = selection, .input = input};
+    memset(choice, 0, sizeof *choice);
+    int rc = open_scope(&s, scope);
+    if (!rc)
+        rc = quantize_at(&s, x, choice);
+    if (!rc)
+        rc = measure_answers(&s, choice);
+    if (!rc)
+        rc = estimate_bytes(&s, choice);
+    quantize_kmeans_order_free(s.order);
+    return rc;
+}
+
+static int search_scope(Search *s)
+{
+    Session *session = s->session;
+    const OnnxPressOptions *options = session->options;
+    bool kmeans = options->method == ONNXPRESS_METHOD_KMEANS;
+    int rc = ONNXPRESS_OK;
     bool fixed = options->goal == ONNXPRESS_GOAL_STEP;
     if (fixed || !s->input->answers) {
         double x = fixed ? options->goal_value : kmeans ? 64 : cautious_step(s);
@@ -368,17 +432,8 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
                         Choice *choice)
 {
     const OnnxPressOptions *options = session->options;
-    const QuantizeInput *in = &selection->input;
     memset(choice, 0, sizeof *choice);
     Search s = {.session = session, .selection = selection, .input = input};
-    s.relative = arena_array(session->arena, in->n_tensors, sizeof *s.relative);
-    s.reconstruction = arena_array(session->arena, in->offset[in->n_tensors], sizeof(float));
-    s.weights = arena_array(session->arena, (size_t)selection->n_weights, sizeof *s.weights);
-    if (!s.relative || !s.reconstruction || !s.weights)
-        return error_memory(session->err, "the search");
-    for (int t = 0; t < selection->n_coded; t++)
-        s.weights[selection->weight[t]] = s.reconstruction + in->offset[t];
-
     int rc = ONNXPRESS_OK;
     Error failure = {0};
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
@@ -389,9 +444,10 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
                 : (scope == QUANTIZE_SCOPE_TENSOR) == (options->scope == ONNXPRESS_SCOPE_TENSOR);
         if (!wanted)
             continue;
-        s.scope = (QuantizeScope)scope;
         s.evaluations = 0;
-        rc = search_scope(&s);
+        rc = open_scope(&s, (QuantizeScope)scope);
+        if (!rc)
+            rc = search_scope(&s);
         quantize_kmeans_order_free(s.order);
         s.order = NULL;
         if (!rc)

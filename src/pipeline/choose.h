@@ -35,6 +35,21 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
                         Choice *choice);
 void choice_free(Choice *choice);
 
+/* One setting in place of a search: quantized, measured when there are answers, its bytes. */
+int choose_at(Session *session, const Selection *selection, const ChooseInput *input,
+              QuantizeScope scope, double x, Choice *choice);
+/* Measures a choice (anew, after its centres have changed). exact: [weights] new values of weights
+ * that are not coded, NULL entries: the originals; or NULL. */
+int choose_measure(Session *session, const Selection *selection, const ChooseInput *input,
+                   real *const *exact, Choice *choice);
+/* Whether a measured choice meets a goal on answers. */
+bool choose_meets(const Session *session, const ChooseInput *input, const Choice *choice);
+/* Whether the model with these weights ([weights], NULL entries: the originals) stays within `part`
+ * of a goal on answers. */
+int choose_values_meet(Session *session, const ChooseInput *input, const real *const *weights,
+                       double part, bool *meets);
+bool goal_is_size(OnnxPressGoal goal);
+
 /* The method that is run: compensation needs the layers' inputs. */
 OnnxPressMethod choose_method(const Session *session, const ChooseInput *input);
 

@@ -7,7 +7,10 @@
 
 #include "importance/importance.h"
 #include "pipeline/measure.h"
+#include "pipeline/pruning.h"
 #include "pipeline/report.h"
+#include "pipeline/training.h"
+#include "pipeline/tune.h"
 
 /* Weights up to which a load decodes fast enough for form function (some 5 s). */
 #define FUNCTION_WEIGHTS 30000000
@@ -19,18 +22,21 @@
 
 typedef struct {
     Session session;
-    Data calibration, validation;
+    Data calibration, validation, train;
     bool separate; /* validation has its own data */
     int64_t *importance_sample, *goal_sample;
     int64_t n_importance, n_goal;
-    int64_t *label;
+    int64_t *label; /* of the validation data */
     Answers *answers;
     float **h;
     const char *source; /* of the importance, for the report */
     Selection selection;
     QuantizeMatrix *matrix; /* NULL: no error compensation */
     OnnxPressMethod method;
+    ChooseInput choose;
+    double pruned;
     Choice choice;
+    Tuned tuned;
     RewriteForm form;
     RewriteSizes sizes;
 } Compression;
@@ -41,6 +47,7 @@ static void compression_close(Compression *c)
     answers_free(c->answers);
     if (c->separate)
         data_close(&c->validation);
+    data_close(&c->train);
     data_close(&c->calibration);
     session_close(&c->session);
 }
@@ -51,8 +58,6 @@ static int check_options(const OnnxPressOptions *options, Error *err)
 {
     double v = options->goal_value;
     bool data = options->calibration != NULL;
-    if (options->epochs || options->prune || options->reestimate_norm)
-        return error_set(err, ONNXPRESS_UNSUPPORTED, "compress does not train or prune yet");
     switch (options->goal) {
     case ONNXPRESS_GOAL_DEFAULT:
         break;
@@ -83,7 +88,16 @@ static int check_options(const OnnxPressOptions *options, Error *err)
                          "%g centres: expected a whole number from 2 to 65535", v);
     if ((options->validation || options->labels) && !data)
         return error_set(err, ONNXPRESS_USAGE, "--validate and --labels need --calib DATA too");
-    return ONNXPRESS_OK;
+    bool automatic = options->prune == ONNXPRESS_PRUNE_AUTO;
+    if ((options->epochs || options->reestimate_norm || automatic) && !data)
+        return error_set(err, ONNXPRESS_USAGE,
+                         "--finetune, --batch-norm reestimate and --prune auto need samples: give "
+                         "--calib DATA");
+    if (automatic && (goal_is_size(options->goal) || options->goal == ONNXPRESS_GOAL_STEP))
+        return error_set(err, ONNXPRESS_USAGE,
+                         "--prune auto needs a goal on the model's answers; with another goal give "
+                         "the share");
+    return training_check_options(options, err);
 }
 
 /* ---- data ---- */
@@ -187,8 +201,39 @@ static int find_layers(Compression *c)
     Session *s = &c->session;
     if (s->options->method != ONNXPRESS_METHOD_COMPENSATED || !c->answers)
         return ONNXPRESS_OK;
-    return measure_layers(s, c->calibration.feed, c->importance_sample, c->n_importance,
-                          &c->selection, &c->matrix);
+    int rc = measure_layers(s, c->calibration.feed, c->importance_sample, c->n_importance,
+                            &c->selection, &c->matrix);
+    c->choose.matrix = c->matrix;
+    return rc;
+}
+
+/* Everything of the model but what is coded, as a first estimate of the result's fixed part. */
+static uint64_t fixed_bytes(const Compression *c)
+{
+    const Session *s = &c->session;
+    uint64_t bytes = s->model->file_bytes + s->model->external_bytes;
+    for (int t = 0; t < c->selection.n_coded; t++) {
+        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
+        bytes -= (uint64_t)weight->count * dtype_bytes(weight->dtype);
+    }
+    return bytes;
+}
+
+static void fill_choose(Compression *c)
+{
+    const Session *s = &c->session;
+    c->choose = (ChooseInput){.data = &c->validation,
+                              .answers = c->answers,
+                              .label = c->label,
+                              .original_bytes = s->model->file_bytes + s->model->external_bytes,
+                              .base_bytes = fixed_bytes(c),
+                              .size_correction = 1};
+}
+
+static int prune(Compression *c)
+{
+    fill_choose(c);
+    return prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
 
 static RewriteForm choose_form(const Session *s, const Selection *selection)
@@ -254,19 +299,12 @@ static int rewrite_copy(Compression *c, Model **copy)
     if (!rc && strcmp((*copy)->sha256, s->model->sha256) != 0)
         rc = error_set(s->err, ONNXPRESS_IO, "%s: changed while it was being compressed",
                        s->model->path);
-    return rc ? rc : rewrite_apply(*copy, &coded, c->form, note, s->err);
-}
-
-/* Everything of the model but what is coded, as a first estimate of the result's fixed part. */
-static uint64_t fixed_bytes(const Compression *c)
-{
-    const Session *s = &c->session;
-    uint64_t bytes = s->model->file_bytes + s->model->external_bytes;
-    for (int t = 0; t < c->selection.n_coded; t++) {
-        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
-        bytes -= (uint64_t)weight->count * dtype_bytes(weight->dtype);
+    for (int w = 0; w < c->selection.n_weights && !rc && c->tuned.exact; w++) {
+        const Weight *weight = program_weight(s->program, w);
+        if (c->tuned.exact[w])
+            rc = rewrite_values(*copy, weight->name, c->tuned.exact[w], weight->count, s->err);
     }
-    return bytes;
+    return rc ? rc : rewrite_apply(*copy, &coded, c->form, note, s->err);
 }
 
 static int quantize_to_goal(Compression *c, Model **small)
@@ -274,13 +312,7 @@ static int quantize_to_goal(Compression *c, Model **small)
     Session *s = &c->session;
     const OnnxPressOptions *options = s->options;
     bool on_size = options->goal == ONNXPRESS_GOAL_RATIO || options->goal == ONNXPRESS_GOAL_BITS;
-    ChooseInput input = {.data = &c->validation,
-                         .answers = c->answers,
-                         .label = c->label,
-                         .original_bytes = s->model->file_bytes + s->model->external_bytes,
-                         .base_bytes = fixed_bytes(c),
-                         .matrix = c->matrix,
-                         .size_correction = 1};
+    ChooseInput input = c->choose;
     c->method = choose_method(s, &input);
     for (int round = 0;; round++) {
         choice_free(&c->choice);
@@ -306,6 +338,50 @@ static int quantize_to_goal(Compression *c, Model **small)
         input.size_correction =
             round >= SIZE_ROUNDS ? correction * (1 + SIZE_TOLERANCE) : correction;
     }
+}
+
+/* The samples that training sees: the user's, or those of the importance. */
+static int open_training(Compression *c, TuneData *data)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    int64_t *sample, *label = NULL;
+    if (!options->train) {
+        *data = (TuneData){&c->calibration, c->importance_sample, c->n_importance, NULL};
+        int rc = session_labels(s, options->train_labels, &c->calibration, &label);
+        data->label = label ? label : c->separate ? NULL : c->label;
+        return rc;
+    }
+    int rc = session_data(s, options->train, &c->train);
+    if (!rc)
+        rc = session_labels(s, options->train_labels, &c->train, &label);
+    if (rc)
+        return rc;
+    sample = arena_array(s->arena, (size_t)c->train.samples, sizeof *sample);
+    for (int64_t i = 0; sample && i < c->train.samples; i++)
+        sample[i] = i;
+    *data = (TuneData){&c->train, sample, c->train.samples, label};
+    return sample ? ONNXPRESS_OK : error_memory(s->err, "the samples");
+}
+
+static int tune(Compression *c, Model **small)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    TuneData data;
+    training_clear(&c->tuned.training);
+    if (!options->epochs && !options->reestimate_norm)
+        return ONNXPRESS_OK;
+    if (!c->answers)
+        return error_set(s->err, ONNXPRESS_UNSUPPORTED,
+                         "%s: %s has no forward rule here, so nothing can be trained",
+                         s->model->path, program_unsupported(s->program));
+    int rc = open_training(c, &data);
+    if (!rc)
+        rc = tune_choice(s, &c->selection, &c->choose, &data, &c->choice, &c->tuned);
+    model_free(*small);
+    *small = NULL;
+    return rc ? rc : rewrite_copy(c, small);
 }
 
 /* Reads the result back as a user would and compares every coded weight, bit for bit. */
@@ -376,6 +452,9 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
     r->ratio = (double)r->original_bytes / (double)r->compressed_bytes;
     r->bits_per_weight = 8.0 * (double)r->compressed_bytes / (double)r->weights;
     r->calibration_samples = c->n_importance;
+    r->pruned = c->pruned;
+    r->training = c->tuned.training;
+    r->norms = c->tuned.norms;
     r->measured_on = !c->choice.measured ? "nothing"
                      : c->separate       ? "validation data"
                                          : "held-out calibration samples";
@@ -436,11 +515,15 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
     if (!rc)
         rc = select_weights(s, c.h, c.source, &c.selection);
     if (!rc)
+        rc = prune(&c);
+    if (!rc)
         rc = find_layers(&c);
     if (!rc) {
         c.form = choose_form(s, &c.selection);
         rc = quantize_to_goal(&c, &small);
     }
+    if (!rc)
+        rc = tune(&c, &small);
     if (!rc)
         rc = session_progress(s, "write", 0);
     if (!rc)

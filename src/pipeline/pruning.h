@@ -4,7 +4,7 @@
 #define ONNXPRESS_PIPELINE_PRUNING_H
 
 #include "finetune/prune.h"
-#include "pipeline/session.h"
+#include "pipeline/choose.h"
 
 typedef struct {
     PruneInput input;
@@ -23,6 +23,11 @@ int pruning_cut(const Session *session, Pruning *pruning, double share);
 double pruning_damage(const Pruning *pruning);
 /* The largest share whose damage is at most `part` of that of removing all. */
 int pruning_auto(Session *session, Pruning *pruning, double part, double *share);
+
+/* Compress's: removes what the options ask for from the selected weights; auto: the most with which
+ * the model stays within half of the goal, found by running it. *pruned: the share of zeros. */
+int prune_selection(Session *session, const ChooseInput *input, Selection *selection,
+                    double *pruned);
 
 PruneMeasure pruning_measure(const OnnxPressOptions *options);
 PruneScope pruning_scope(const OnnxPressOptions *options);

@@ -140,6 +140,20 @@ static int leave_out_wide(Session *session, float *const *h, Selection *selectio
     return ONNXPRESS_OK;
 }
 
+/* Statistics that are measured anew after the quantization are not coded before it. */
+static int leave_out_statistics(Session *session, Selection *selection)
+{
+    ProgramNorm *norm;
+    int n, fixed;
+    if (!session->options->reestimate_norm)
+        return ONNXPRESS_OK;
+    int rc = program_norms(session->program, session->arena, &norm, &n, &fixed, session->err);
+    for (int k = 0; k < n && !rc; k++)
+        selection->reason[norm[k].mean] = selection->reason[norm[k].variance] =
+            "measured anew after the quantization";
+    return rc;
+}
+
 int select_weights(Session *session, float *const *h, const char *source, Selection *selection)
 {
     Arena *arena = session->arena;
@@ -156,10 +170,13 @@ int select_weights(Session *session, float *const *h, const char *source, Select
         return error_memory(session->err, "the selection of weights");
 
     size_t total = 0;
+    if ((rc = leave_out_statistics(session, selection)))
+        return rc;
     for (int w = 0; w < n; w++) {
         const Weight *weight = program_weight(session->program, w);
         selection->total_elements += weight->count;
-        selection->reason[w] = exact_reason(weight);
+        if (!selection->reason[w])
+            selection->reason[w] = exact_reason(weight);
         if (selection->reason[w])
             continue;
         selection->coded[w] = true;
@@ -206,6 +223,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
         }
         selection->importance[w] = mean_of(importance + offset[t], weight->count);
     }
+    selection->values = values;
     selection->input = (QuantizeInput){
         .n_tensors = (size_t)selection->n_coded, .offset = offset, .w = values, .h = importance};
     return ONNXPRESS_OK;

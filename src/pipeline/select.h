@@ -19,6 +19,7 @@ typedef struct {
     int n_coded;
     int *weight;            /* [n_coded]: weight numbers, in the program's order */
     QuantizeInput input;    /* tensor t is weight[t] */
+    float *values;          /* input.w, for pruning */
     int64_t total_elements; /* of all floating weights, coded or not */
 } Selection;
 
