@@ -54,7 +54,8 @@ int block_size(const Feed *feed, int64_t *n, int64_t *block, Error *err)
 {
     int64_t most = feed_max_batch(feed);
     bool fixed = most > 1 && most != INT64_MAX;
-    *block = fixed ? most : most == 1 ? 1 : BLOCK_SAMPLES;
+    int64_t fitting = feed_block(feed) < BLOCK_SAMPLES ? feed_block(feed) : BLOCK_SAMPLES;
+    *block = fixed ? most : most == 1 ? 1 : fitting;
     if (fixed)
         *n -= *n % most;
     if (*n < 1)

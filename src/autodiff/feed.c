@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "autodiff/feed.h"
+#include "autodiff/feed_internal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,24 +8,6 @@
 
 #define ALIGNMENT 64
 #define CHECK_CHUNK 1024 /* values converted at a time when looking for NaN */
-
-typedef struct {
-    const ProgramInput *input;
-    const Tensor *tensor;
-    bool row_is_input; /* a row of the array is a whole input, without a batch axis */
-    Shape shape;       /* of one run; dim 0 is the batch unless row_is_input */
-    int64_t row_count; /* elements of one sample */
-    double scale;
-    int n_mean, n_std;
-    int64_t channel_size, channels; /* elements of one channel of one sample; channels */
-} Binding;
-
-struct Feed {
-    int64_t samples, max_batch;
-    int n;
-    Binding *bindings;
-    FeedOptions options;
-};
 
 struct FeedStore {
     int n;
@@ -179,7 +161,7 @@ int feed_create(const Program *program, const Dataset *dataset, const FeedOption
         return error_memory(err, "the samples");
     feed->n = program_inputs(program);
     feed->samples = dataset_samples(dataset);
-    feed->max_batch = INT64_MAX;
+    feed->max_batch = feed->block = INT64_MAX;
     feed->options = options ? *options : none;
     feed->bindings = calloc((size_t)feed->n + 1, sizeof *feed->bindings);
     int status = feed->bindings ? ONNXPRESS_OK : error_memory(err, "the samples");
@@ -220,6 +202,11 @@ int64_t feed_samples(const Feed *feed)
 int64_t feed_max_batch(const Feed *feed)
 {
     return feed->max_batch;
+}
+
+int64_t feed_block(const Feed *feed)
+{
+    return feed->block;
 }
 
 FeedStore *feed_store_create(void)

@@ -323,7 +323,8 @@ static int job_open(Job *job, Error *err)
         return error_memory(err, "the importance");
     for (int w = 0; w < job->n_weights; w++) {
         const Weight *weight = program_weight(job->program, w);
-        job->wanted[w] = weight->reaches && weight->count > 0;
+        const bool *asked = job->options->wanted;
+        job->wanted[w] = weight->reaches && weight->count > 0 && (!asked || asked[w]);
         if (!job->wanted[w])
             continue;
         job->total[w] = calloc((size_t)weight->count, sizeof **job->total);
@@ -351,14 +352,13 @@ static int job_results(const Job *job, Arena *arena, float **h, Error *err)
         h[w] = arena_array(arena, (size_t)weight->count, sizeof **h);
         if (!h[w])
             return error_memory(err, "the importance");
+        bool finite = true;
         for (int64_t i = 0; i < weight->count; i++) {
             h[w][i] = (float)(job->total[w][i] / (double)job->n);
-            if (!isfinite(h[w][i]))
-                return error_set(err, ONNXPRESS_DATA,
-                                 "%s: the gradients are too large for float32: check the scale of "
-                                 "the data",
-                                 weight->name);
+            finite = finite && isfinite(h[w][i]);
         }
+        if (!finite) /* masks of huge numbers, for one: as good as not measured */
+            h[w] = NULL;
     }
     return ONNXPRESS_OK;
 }

@@ -19,6 +19,7 @@ typedef struct {
     int threads;             /* >= 1 */
     int64_t exact_columns;   /* up to this many columns an output is exact; above it, draws */
     int draws;               /* draws a sample above it */
+    const bool *wanted;      /* per weight; NULL: all. The others get no importance */
     size_t memory;           /* bytes for activations, all threads together; 0: no bound */
     /* Called with the share done, from one thread at a time; non-zero stops the run
      * (ONNXPRESS_INTERRUPTED). May be NULL. */

@@ -14,7 +14,8 @@ int estimate_open(Estimate *e, const bool *wanted, Error *err)
     for (int w = 0; w < e->n_weights; w++) {
         const Weight *weight = program_weight(e->program, w);
         e->wanted[w] =
-            (wanted ? wanted[w] : weight->reaches && !weight->steers) && weight->count > 0;
+            (wanted ? wanted[w] : weight->reaches && !weight->steers) && weight->count > 0 &&
+            (!e->options->wanted || e->options->wanted[w]);
         if (!e->wanted[w])
             continue;
         e->total[w] = calloc((size_t)weight->count, sizeof **e->total);

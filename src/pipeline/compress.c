@@ -192,8 +192,13 @@ static int find_importance(Compression *c)
         return error_set(s->err, ONNXPRESS_USAGE,
                          "empirical-fisher needs labels of the calibration samples: leave out "
                          "--validate, or measure it with `onnxpress hessian` first");
+    bool *wanted = arena_array(s->arena, n + 1, sizeof *wanted);
+    if (!wanted)
+        return error_memory(s->err, "the importance");
+    for (int w = 0; w < (int)n; w++)
+        wanted[w] = select_may_code(program_weight(s->program, w));
     return measure_importance(s, c->calibration.feed, c->importance_sample, c->n_importance, label,
-                              c->h, &c->source);
+                              wanted, c->h, &c->source);
 }
 
 static int find_layers(Compression *c)

@@ -27,7 +27,8 @@ static ImportanceKind importance_kind(OnnxPressImportance importance)
 }
 
 int measure_importance(Session *session, const Feed *feed, const int64_t *sample, int64_t n,
-                       const int64_t *label, float **h, const char **name)
+                       const int64_t *label, const bool *wanted, float **h,
+                       const char **name)
 {
     ImportanceOptions options = {.kind = session->kind,
                                  .variance = session->variance,
@@ -35,6 +36,7 @@ int measure_importance(Session *session, const Feed *feed, const int64_t *sample
                                  .threads = session->threads,
                                  .exact_columns = IMPORTANCE_EXACT_COLUMNS,
                                  .draws = IMPORTANCE_DRAWS,
+                                 .wanted = wanted,
                                  .memory = session->options->memory,
                                  .progress = importance_progress,
                                  .context = session};
@@ -137,7 +139,7 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
     if (!rc)
         rc = session_kinds(&s, answers);
     if (!rc)
-        rc = measure_importance(&s, data.feed, sample, data.samples, label, h, &name);
+        rc = measure_importance(&s, data.feed, sample, data.samples, label, NULL, h, &name);
     if (!rc)
         rc = hessian_write(&s, h, output);
     Arena *arena = NULL;

@@ -7,9 +7,11 @@
 #include "pipeline/select.h"
 
 /* The estimate that the options name, over samples sample[0..n) of `feed`. Needs session_kinds. label:
- * one a sample of the feed, or NULL. *name becomes the estimator's. */
+ * one a sample of the feed, or NULL. wanted: per weight, or NULL for all. *name becomes the
+ * estimator's. */
 int measure_importance(Session *session, const Feed *feed, const int64_t *sample, int64_t n,
-                       const int64_t *label, float **h, const char **name);
+                       const int64_t *label, const bool *wanted, float **h,
+                       const char **name);
 /* A .npz as onnxpress_hessian writes it. */
 int hessian_read(Session *session, const char *path, float **h);
 

@@ -22,6 +22,11 @@ static const char *exact_reason(const Weight *weight)
     return NULL;
 }
 
+bool select_may_code(const Weight *weight)
+{
+    return !exact_reason(weight);
+}
+
 int select_check_finite(Session *session)
 {
     for (int w = 0; w < program_weights(session->program); w++) {

@@ -23,6 +23,9 @@ typedef struct {
     int64_t total_elements; /* of all floating weights, coded or not */
 } Selection;
 
+/* Whether a weight is coded unless its importance speaks against it. */
+bool select_may_code(const Weight *weight);
+
 /* ONNXPRESS_DATA, naming the tensor, when a weight that would be coded is not finite. */
 int select_check_finite(Session *session);
 

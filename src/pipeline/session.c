@@ -96,6 +96,8 @@ int session_data(Session *session, const char *path, Data *data)
     int rc = dataset_open(path, &data->dataset, session->err);
     if (!rc)
         rc = feed_create(session->program, data->dataset, &feed, &data->feed, session->err);
+    if (!rc)
+        rc = feed_fit(data->feed, session->program, session->err);
     if (rc)
         return rc;
     data->samples = feed_samples(data->feed);
