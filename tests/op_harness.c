@@ -132,6 +132,21 @@ static int64_t *parse_ints(Arena *arena, const char *text, char close, size_t *n
     return list;
 }
 
+static void parse_strings(Arena *arena, char *text, Onnx__AttributeProto *attribute)
+{
+    attribute->strings = arena_array(arena, strlen(text), sizeof *attribute->strings);
+    for (char *save, *word = strtok_r(text, ",]", &save); word; word = strtok_r(NULL, ",]", &save))
+        attribute->strings[attribute->n_strings++] =
+            (ProtobufCBinaryData){strlen(word), (uint8_t *)word};
+}
+
+static void parse_floats(Arena *arena, char *text, Onnx__AttributeProto *attribute)
+{
+    attribute->floats = arena_array(arena, strlen(text), sizeof *attribute->floats);
+    for (char *save, *word = strtok_r(text, ",]", &save); word; word = strtok_r(NULL, ",]", &save))
+        attribute->floats[attribute->n_floats++] = strtof(word, NULL);
+}
+
 static void parse_attribute(OpRun *run, char *word, Onnx__AttributeProto *attribute)
 {
     char *value = strchr(word, '=');
@@ -139,7 +154,11 @@ static void parse_attribute(OpRun *run, char *word, Onnx__AttributeProto *attrib
     *value++ = 0;
     onnx__attribute_proto__init(attribute);
     attribute->name = word;
-    if (*value == '[') {
+    if (*value == '[' && isalpha((unsigned char)value[1])) {
+        parse_strings(run->arena, value + 1, attribute);
+    } else if (*value == '[' && strchr(value, '.')) {
+        parse_floats(run->arena, value + 1, attribute);
+    } else if (*value == '[') {
         attribute->ints = parse_ints(run->arena, value + 1, ']', &attribute->n_ints);
     } else if (isalpha((unsigned char)*value)) {
         attribute->has_s = 1;

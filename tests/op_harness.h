@@ -4,8 +4,9 @@
  * (a test that links it must not use the executor). Outputs and scratch start as NaN and nonsense,
  * so that what a kernel forgets to write is seen.
  *
- * A node is text: its type, then attributes. A number is an int, with a point a float, [..] ints,
- * a word a string:                     "Conv strides=[2,1] auto_pad=SAME_UPPER group=2 alpha=0.5"
+ * A node is text: its type, then attributes. A number is an int, with a point a float, a word a
+ * string; [..] ints, with a point in it floats, with a letter first strings:
+ *                                      "Conv strides=[2,1] auto_pad=SAME_UPPER group=2 alpha=0.5"
  * Inputs are text, separated by spaces; shapes are [a,b,..], [] a scalar, and {..} lists values:
  *   r[2,3]       reals, random in (-2, 2), at least 0.05 away from zero; differentiated
  *   p[2,3]       the same, positive (0.3 to 2)

@@ -203,6 +203,50 @@ START_TEST(product)
 }
 END_TEST
 
+static void check_moment(const real *found, int64_t n, int64_t stride, const real *x, int64_t rows,
+                         double scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double sum = 0;
+            for (int64_t row = 0; row < rows; row++)
+                sum += scale * x[row * stride + i] * x[row * stride + j];
+            ck_assert_double_eq_tol(found[i * n + j], sum, 1e-12 * (1 + fabs(sum)));
+        }
+}
+
+/* A GRU's last gate is multiplied with reset * state, here half of it; a hidden state comes before
+ * the input that is met with it. */
+START_TEST(recurrent)
+{
+    enum { STEPS = 5, BATCH = 2, INPUTS = 3, HIDDEN = 2 };
+    tiny = tiny_create(17);
+    tiny_input(tiny, "x", DTYPE_FLOAT, "[-1,-1,3]");
+    tiny_reals(tiny, "w", "[1,6,3]", NULL);
+    tiny_reals(tiny, "r", "[1,6,2]", NULL);
+    tiny_node(tiny, "GRU", "x w r", "y", NULL);
+    tiny_output(tiny, "y");
+    model = tiny_load(tiny);
+    build();
+    const real *given[] = {program_weight(program, 0)->data, program_weight(program, 1)->data};
+    ck_assert_str_eq(program_weight(program, 0)->name, "w");
+    real *w = make(6 * INPUTS, sizeof *w), *r = make(6 * HIDDEN, sizeof *r);
+    memcpy(w, given[0], 6 * INPUTS * sizeof *w);
+    memcpy(r, given[1], 6 * HIDDEN * sizeof *r);
+    memset(w + 2 * INPUTS, 0, 2 * INPUTS * sizeof *w);
+    memset(r + 2 * HIDDEN, 0, 2 * HIDDEN * sizeof *r);
+    exec_set_weights(exec, (const real *[]){w, r});
+    run((Shape){3, {STEPS, BATCH, INPUTS}});
+    OpMatrix of_w = matrix_of("w"), of_r = matrix_of("r");
+    ck_assert(of_w.groups == 1 && of_w.rows == 6 && of_r.groups == 3 && of_r.rows == 2);
+    check_moment(moments("w", &of_w, 1), INPUTS, INPUTS, input.r, STEPS * BATCH, 1);
+    const real *state = exec_output(exec, 0)->r, *found = moments("r", &of_r, 1);
+    for (int gate = 0; gate < 3; gate++)
+        check_moment(found + gate * HIDDEN * HIDDEN, HIDDEN, HIDDEN, state, (STEPS - 1) * BATCH,
+                     gate == 2 ? 0.25 : 1);
+}
+END_TEST
+
 START_TEST(biases_change_no_moments)
 {
     tiny = tiny_create(17);
@@ -418,6 +462,7 @@ int main(void)
     tcase_set_timeout(layers, 120);
     tcase_add_loop_test(layers, conv, 0, (int)(sizeof convs / sizeof convs[0]));
     tcase_add_loop_test(layers, product, 0, (int)(sizeof products / sizeof products[0]));
+    tcase_add_test(layers, recurrent);
     tcase_add_test(layers, biases_change_no_moments);
     tcase_add_test(layers, deeper_layers_have_their_own_inputs);
     tcase_add_test(layers, what_is_no_matrix_of_one_layer);

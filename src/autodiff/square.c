@@ -88,6 +88,11 @@ static bool mixes_samples(const Exec *exec, const Step *step)
         return data != 0 || attribute_int(&step->op, "transA", 0) || is_tainted(exec, step->in[1]);
     if (op_is(step, "MatMul"))
         return matmul_mixes(exec, step);
+    if (op_is(step, "LSTM") || op_is(step, "GRU") || op_is(step, "RNN"))
+        return attribute_int(&step->op, "layout", 0) != 1; /* else axis 0 is time */
+    if (op_is(step, "ReverseSequence"))
+        return data != 0 || rank < 2 ||
+               shape_axis(attribute_int(&step->op, "time_axis", 0), rank) <= 0;
     if (strncmp(step->op.proto->op_type, "Gather", 6) == 0 && data != 0)
         return false; /* samples' indices into a table */
     for (size_t k = 0; k < sizeof broadcasts / sizeof broadcasts[0]; k++)

@@ -119,6 +119,7 @@ typedef struct {
 extern const OpFamily op_family_conv, op_family_gemm, op_family_pool, op_family_normalization,
     op_family_elementwise, op_family_nary, op_family_logic, op_family_activation, op_family_cast,
     op_family_softmax, op_family_reduce, op_family_shape, op_family_move, op_family_pad,
-    op_family_index, op_family_constant;
+    op_family_index, op_family_constant, op_family_recurrent,
+    op_family_reverse_sequence;
 
 #endif
