@@ -83,7 +83,7 @@ static int find_importance(Run *run)
         return hessian_read(s, s->options->hessian, h);
     for (int64_t i = 0; i < n; i += every)
         sample[used++] = i;
-    return measure_importance(s, run->data.feed, sample, used, run->label, h, &name);
+    return measure_importance(s, run->data.feed, sample, used, run->label, NULL, h, &name);
 }
 
 /* How much is removed, and by what. */
