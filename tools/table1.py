@@ -15,9 +15,10 @@ import argparse
 import csv
 import json
 import math
+import pathlib
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 
@@ -62,9 +63,12 @@ METHODS = {
 
 
 def run(command):
-    print("+", " ".join(str(c) for c in command), flush=True)
-    done = subprocess.run([PROGRAM, *command], capture_output=True, text=True)
-    return done.returncode, done.stderr.strip()
+    """Exit code, message, and seconds of processor time, which do not depend on what else the machine does."""
+    print("+ onnxpress", *command, flush=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([PROGRAM, *command], cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.returncode, done.stderr.strip(), after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 class Net:
@@ -99,17 +103,15 @@ class Net:
         """Runs a command that writes OUT/NET/tag.onnx (or `output`), unless that was done; None when it failed.
         A model is measured too."""
         path, record = output or self.out / f"{tag}.onnx", self.out / f"{tag}.json"
-        command = [*map(str, command), *self.preparation]
-        relative = [c.replace(str(ROOT) + "/", "") for c in command]
+        report = self.out / f"{tag}.report.json"
+        command = [str(c.relative_to(ROOT)) if isinstance(c, pathlib.Path) else str(c)
+                   for c in (*command, *self.preparation, "-o", path)]
         if record.exists():
             found = json.loads(record.read_text())
-            if found["command"] == relative:
+            if found["command"] == command:
                 return found if found["status"] == 0 else None
-        report = self.out / f"{tag}.report.json"
-        start = time.monotonic()
-        status, message = run([*command, "-o", path, "--json", report, "--quiet"])
-        found = {"command": relative, "status": status, "message": message,
-                 "seconds": time.monotonic() - start}
+        status, message, seconds = run([*command, "--json", str(report), "--quiet"])
+        found = {"command": command, "status": status, "message": message, "seconds": seconds}
         if status == 0:
             found["report"] = json.loads(report.read_text())
             if path.suffix == ".onnx":
@@ -161,7 +163,8 @@ def curves(net):
     """Points of the figures, of the network before pruning: (method, tuned, record)."""
     hessian = net.out / "hessian.npz"
     if not hessian.exists():
-        run(["hessian", net.model, "--calib", net.calibration, "-o", hessian, "--quiet", *net.preparation])
+        run(["hessian", str(net.model), "--calib", str(net.calibration), "-o", str(hessian), "--quiet",
+             *net.preparation])
     found = []
     for name, args in METHODS.items():
         kmeans = "kmeans" in args
@@ -202,7 +205,7 @@ def markdown(net, trained, rows):
     original, _ = net.result(net.model)
     lines = [f"\n## {net.setting['title']}\n",
              "| | paper: top-1 % | paper: ratio | top-1 % | ratio, paper's count | ratio, real bytes | "
-             "bits a weight, real | seconds |", "|---|---|---|---|---|---|---|---|",
+             "bits a weight, real | processor seconds |", "|---|---|---|---|---|---|---|---|",
              row("original", paper["original"], original, 1, 1, 32, None),
              row("pruned and retrained", paper["pruned"], trained["top1"], None, None, None,
                  trained["seconds"])]

@@ -46,7 +46,7 @@ def table(net):
              f"Rank correlation (Spearman, over all weights) with {REFERENCE} on {counts[-1]:,} samples; the file "
              f"that `compress --method uniform --scope model` makes of it at a mean KL of "
              f"{net.setting['max_kl']} on {len(np.load(net.validation, mmap_mode='r')):,} other training images.\n",
-             "| estimate | samples | seconds | rank correlation | ratio, real bytes | top-1 % | KL on test |",
+             "| estimate | samples | processor seconds | rank correlation | ratio, real bytes | top-1 % | KL on test |",
              "|---|---|---|---|---|---|---|"]
     for name in ESTIMATORS:
         for samples in counts:
