@@ -153,7 +153,8 @@ typedef struct {
     const char *train_labels; /* compress: their classes. NULL: `labels`, where they are theirs; else
                                 the original's answers are the teacher */
     int batch;               /* 64 */
-    double rate;             /* 1e-3; of centres in units of their mean size, of scales likewise */
+    double rate;             /* finetune: 1e-3; compress: 1e-2, in units of the centres' mean size and
+                                of each scale */
     int sgd;                 /* SGD with momentum 0.9 in place of Adam */
     OnnxPressSchedule schedule;
     int step_epochs;         /* 10 */

@@ -32,7 +32,10 @@ size_t append_training(const Command *command, Raw *raw, struct poptOption *all,
         POPT_TABLEEND};
     const struct poptOption both[] = {
         {"batch", 0, POPT_ARG_STRING, &raw->training.batch, 0, "samples a step (default 64)", "N"},
-        {"rate", 0, POPT_ARG_STRING, &raw->training.rate, 0, "learning rate (default 0.001)", "R"},
+        {"rate", 0, POPT_ARG_STRING, &raw->training.rate, 0,
+         tuning ? "learning rate, of the centres' mean size (default 0.01)"
+                : "learning rate (default 0.001)",
+         "R"},
         {"optimizer", 0, POPT_ARG_STRING, &raw->training.optimizer, 0, "adam (default) or sgd",
          "NAME"},
         {"schedule", 0, POPT_ARG_STRING, &raw->training.schedule, 0,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "importance/importance.h"
+#include "pipeline/check.h"
 #include "pipeline/measure.h"
 #include "pipeline/pruning.h"
 #include "pipeline/report.h"
@@ -389,52 +390,6 @@ static int tune(Compression *c, Model **small)
     return rc ? rc : rewrite_copy(c, small);
 }
 
-/* Reads the result back as a user would and compares every coded weight, bit for bit. */
-static int check_result(Compression *c, const char *path)
-{
-    Session *s = &c->session;
-    const QuantizeInput *in = &c->selection.input;
-    Model *back = NULL;
-    Graph *graph = NULL;
-    Arena *arena = arena_create();
-    size_t n = in->offset[in->n_tensors];
-    float *wanted = arena ? arena_array(arena, n, sizeof *wanted) : NULL;
-    float *found = arena ? arena_array(arena, n, sizeof *found) : NULL;
-    int rc = wanted && found ? ONNXPRESS_OK : error_memory(s->err, "the last check");
-    if (!rc)
-        rc = model_load(path, &back, s->err);
-    if (!rc)
-        rc = rewrite_restore(back, s->err);
-    if (!rc)
-        rc = graph_build(back, arena, &graph, s->err);
-    if (!rc)
-        quantize_reconstruct(in, &c->choice.quantized, wanted);
-    for (size_t t = 0; t < in->n_tensors && !rc; t++) {
-        const Weight *weight = program_weight(s->program, c->selection.weight[t]);
-        int value = graph_find(graph, weight->name);
-        Tensor tensor;
-        if (value < 0 || !graph->values[value].init)
-            rc = error_set(s->err, ONNXPRESS_INTERNAL, "%s: %s is lost", path, weight->name);
-        if (!rc)
-            rc = model_tensor(back, graph->values[value].init, weight->name, &tensor, s->err);
-        if (!rc && tensor.count != weight->count)
-            rc = error_set(s->err, ONNXPRESS_INTERNAL, "%s: %s has another size", path,
-                           weight->name);
-        if (!rc)
-            rc = tensor_to_float(&tensor, found + in->offset[t], s->err);
-        /* Narrower types round once more when they are stored. */
-        if (!rc && weight->dtype == DTYPE_FLOAT &&
-            memcmp(found + in->offset[t], wanted + in->offset[t],
-                   (size_t)weight->count * sizeof *found) != 0)
-            rc = error_set(s->err, ONNXPRESS_INTERNAL,
-                           "%s: %s does not decode to what was encoded; please report this", path,
-                           weight->name);
-    }
-    model_free(back);
-    arena_destroy(arena);
-    return rc;
-}
-
 static int fill_report(Compression *c, const char *output, OnnxPressReport **report)
 {
     Session *s = &c->session;
@@ -540,7 +495,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",
                           (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
     if (!rc)
-        rc = check_result(&c, output);
+        rc = check_written(s, &c.selection, &c.choice, output);
     if (!rc && report)
         rc = fill_report(&c, output, report);
     model_free(small);

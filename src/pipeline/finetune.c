@@ -20,6 +20,7 @@
 /* --prune auto: the damage, as a part of that of removing everything. */
 #define AUTO_DAMAGE 0.05
 #define EPOCHS 3
+#define RATE 1e-3
 
 typedef struct {
     Session session;
@@ -146,6 +147,8 @@ static int train(Run *run)
     const OnnxPressOptions *options = s->options;
     FinetuneOptions training = training_options(s, epochs_of(options));
     training.checkpoint = options->checkpoint;
+    if (training.rate == 0)
+        training.rate = RATE;
     if (run->prune > 0) {
         double steps = ceil((double)run->data.samples / (double)training.batch) * training.epochs;
         double until = options->prune_until > 0 ? options->prune_until : PRUNE_UNTIL;

@@ -45,7 +45,7 @@ FinetuneOptions training_options(Session *session, int epochs)
     FinetuneOptions training = finetune_defaults();
     training.epochs = epochs;
     training.batch = options->batch > 0 ? options->batch : 64;
-    training.rate = options->rate > 0 ? options->rate : 1e-3;
+    training.rate = options->rate;
     training.optimizer = options->sgd ? FINETUNE_SGD : FINETUNE_ADAM;
     training.schedule = schedules[options->schedule];
     training.floor = 0;

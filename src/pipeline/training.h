@@ -5,8 +5,8 @@
 #include "finetune/finetune.h"
 #include "pipeline/session.h"
 
-/* Steps, rate and augmentation as the options say; no pruning, no checkpoint. Progress goes to the
- * session's. */
+/* Steps, rate (0: none was given) and augmentation as the options say; no pruning, no checkpoint.
+ * Progress goes to the session's. */
 FinetuneOptions training_options(Session *session, int epochs);
 int training_check_options(const OnnxPressOptions *options, Error *err);
 /* The figures of a finished run. */

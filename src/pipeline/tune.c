@@ -10,6 +10,8 @@
 /* Coarser grids that are tried: up to this many times the step, in so many trainings. */
 #define COARSEST 1.6
 #define TRIALS 4
+/* Of the centres' mean size a step. */
+#define RATE 1e-2
 
 typedef struct {
     Session *session;
@@ -89,6 +91,8 @@ static int train(const Tuning *t, Trial *trial)
     const QuantizeInput *in = &t->selection->input;
     Quantized *q = &trial->choice.quantized;
     FinetuneOptions options = training_options(s, s->options->epochs);
+    if (options.rate == 0)
+        options.rate = RATE;
     FinetuneShared shared = {.weight = t->selection->weight,
                              .input = in,
                              .quantized = q,
