@@ -134,6 +134,7 @@ typedef struct {
     OnnxPressSidecar sidecar;
     OnnxPressImportance importance;
     int unweighted;          /* centres are plain means (for comparison) */
+    int levels;              /* centres that ECSQ starts from, up to 65535; 0: as lambda asks */
     uint64_t seed;
     int threads;             /* 0: one a processor */
     size_t memory;           /* bytes for activations; 0: no bound */
@@ -221,6 +222,31 @@ typedef struct {
     double seconds;
 } OnnxPressTraining;
 
+/* The model as the paper counts it: Huffman-coded indices, one symbol a codeword. Where at least a
+ * tenth of the coded weights were exactly 0 the network is taken as pruned, and zeros have no
+ * codeword: the others' positions are coded differences (src/entropy/FORMAT.md). Bits of the whole
+ * model. */
+typedef struct {
+    int gaps; /* the network is taken as pruned */
+    double ratio, bits_per_weight; /* 32 bits a parameter against all of the bits below */
+    double position_bits;          /* of a pruned network's differences */
+    double value_bits;             /* codewords */
+    double table_bits;  /* each codeword once, 32 bits a centre and a tensor's scale, 8 a difference */
+    double exact_bits;  /* 32 for each parameter that is not coded */
+    double codeword_bits;       /* mean length of a value's codeword: the paper's abscissa */
+    double fixed_codeword_bits; /* log2 of the number of values: the same for fixed length */
+    double fixed_ratio, fixed_bits_per_weight; /* with indices of ceil(log2 values) bits instead */
+} OnnxPressCount;
+
+/* What the bytes of the result are spent on (in one file, and before zstd where that is asked for). */
+typedef struct {
+    const char *position_code; /* "symbols", "pairs", "triples", "quadruples", "gaps", "mixed",
+                                  "indices" or "values": what coded the weights took the fewest bytes */
+    uint64_t streams;
+    double positions;          /* the streams' share, by entropy, that tells zeros from the rest */
+    uint64_t codebook, tables, exact, graph;
+} OnnxPressParts;
+
 typedef struct {
     const char *input, *output;
     const char *method, *scope, *form, *importance, *goal;
@@ -230,8 +256,8 @@ typedef struct {
     uint64_t original_bytes, compressed_bytes; /* everything a user must ship */
     uint64_t model_bytes, sidecar_bytes;
     double ratio, bits_per_weight;
-    double paper_ratio;      /* the paper's own count: 32 bits a parameter against payload, codewords
-                                and centres, one symbol a codeword */
+    OnnxPressCount paper;
+    OnnxPressParts parts;
     int64_t weights, coded_weights;
     int64_t calibration_samples;
     const char *measured_on; /* "validation data", "held-out calibration samples", or "nothing" */

@@ -152,6 +152,8 @@ def goals(work):
               lambda r: r["accuracy"] - r["accuracy_small"] <= 0.01 and r["ratio"] > 25),
              (("--output", "logits=values"), lambda r: r["relative_error"] <= 0.01 and r["kl"] is None),
              (("--method", "kmeans"), lambda r: r["method"] == "kmeans" and r["ratio"] > 8),
+             (("--method", "kmeans", "--levels", 9), lambda r: r["levels"] == 9),
+             (("--lambda", 1e-9, "--levels", 5), lambda r: r["step"] == 1e-9 and r["levels"] <= 5),
              (("--method", "uniform"), lambda r: r["method"] == "uniform" and r["ratio"] > 12),
              (("--lambda", 1e-9), lambda r: r["method"] == "ecsq" and r["step"] == 1e-9),
              (("--importance", "becker-lecun"), lambda r: r["importance"] == "becker-lecun"),
@@ -327,9 +329,11 @@ def bad_data(work):
             "--hessian", work / "wrong.npz", says=("wrong.npz",))
     for option, value in (("--ratio", "x"), ("--ratio", "0.5"), ("--bits", "-1"), ("--method", "magic"),
                           ("--form", "best"), ("--threads", "0"), ("--memory", "lots"), ("--mean", "1,,2"),
-                          ("--std", "0"), ("--importance", "gut"), ("--lambda", "-1"), ("--output", "nobody=logits"), ("--scope", "layer")):
+                          ("--std", "0"), ("--importance", "gut"), ("--lambda", "-1"), ("--levels", "8"), ("--output", "nobody=logits"), ("--scope", "layer")):
         refused(f"{option} {value}", work, "compress", LENET, "--calib", work / "few.npy", option, value,
                 says=(value,), code=1)
+    refused("half a centre", work, "compress", LENET, "--calib", work / "few.npy", "--method", "kmeans",
+            "--levels", "1.5", says=("1.5",), code=1)
     refused("fisher without labels", work, "compress", LENET, "--calib", work / "few.npy",
             "--importance", "empirical-fisher", says=("label",))
     refused("two goals", work, "compress", LENET, "--ratio", "10", "--bits", "2", says=("one goal",), code=1)

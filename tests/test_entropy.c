@@ -224,8 +224,6 @@ START_TEST(huffman_stream_returns_its_symbols)
         ck_assert_int_eq(huff_decode(c.stream, c.bytes, c.length, 300, out, c.n, &error), 0);
         ck_assert_mem_eq(out, c.symbol, c.n * sizeof *out);
     }
-    ck_assert_uint_eq(huff_paper_bits((uint64_t[]){5, 0, 3}, (uint8_t[]){1, 0, 1}, 3),
-                      6 + 32 + 4 + 32);
 }
 END_TEST
 
@@ -829,7 +827,39 @@ START_TEST(format_vectors_hold)
     ck_assert_uint_eq(huff_stream_bytes(count, length, 5), 3);
     huff_encode(format_vectors[0].symbol, 11, length, code, stream);
     ck_assert_mem_eq(stream, paper, 3);
-    ck_assert_uint_eq(huff_paper_bits(count, length, 5), 196);
+
+    PaperCount counted;
+    ck_assert_int_eq(
+        paper_count(format_vectors[0].symbol, 11, 5, -1, arena, &counted, &error), 0);
+    ck_assert_double_eq(counted.value_bits + counted.table_bits, 196);
+    ck_assert_double_eq(counted.fixed_bits, 11 * 3 + 5 * 32);
+    ck_assert_int_eq(
+        paper_count(format_vectors[0].symbol, 11, 5, 0, arena, &counted, &error), 0);
+    ck_assert_double_eq(counted.position_bits, 6); /* 2 1 2 2 2 1 */
+    ck_assert_double_eq(counted.value_bits, 12);
+    ck_assert_double_eq(counted.table_bits, 8 + 4 * 32 + 2 + 2 * 8);
+    ck_assert_double_eq(counted.fixed_bits, 6 * 2 + 6 + 4 * 32 + 2 + 2 * 8);
+}
+END_TEST
+
+/* Differences beyond what a byte holds, the ends, and sequences without any survivor. */
+START_TEST(paper_count_of_long_gaps)
+{
+    static uint16_t symbol[2000];
+    PaperCount counted;
+    memset(symbol, 0, sizeof symbol);
+    ck_assert_int_eq(paper_count(symbol, 2000, 3, 0, arena, &counted, &error), 0);
+    ck_assert_double_eq(counted.position_bits + counted.value_bits + counted.table_bits, 0);
+    symbol[254] = 2;  /* 255 */
+    symbol[510] = 2;  /* 256 = 255 + 1 */
+    symbol[1530] = 1; /* 1020 = 3 * 255 + 255 */
+    ck_assert_int_eq(paper_count(symbol, 2000, 3, 0, arena, &counted, &error), 0);
+    /* Codewords: four of 0 (1 bit), two of 255 and one of 1 (2 bits each). */
+    ck_assert_double_eq(counted.position_bits, 4 + 4 + 2);
+    ck_assert_double_eq(counted.value_bits, 3);
+    ck_assert_double_eq(counted.table_bits, 2 + 2 * 32 + 5 + 3 * 8);
+    ck_assert_uint_eq(counted.values, 3);
+    ck_assert_uint_eq(counted.levels, 2);
 }
 END_TEST
 
@@ -852,7 +882,7 @@ static Suite *entropy_suite(void)
         {"choice",
          {choice_is_what_encoding_gives, choice_is_best_where_tables_are_cheap,
           large_alphabets_work}},
-        {"format", {format_vectors_hold}},
+        {"format", {format_vectors_hold, paper_count_of_long_gaps}},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         TCase *tcase = tcase_create(cases[c].name);

@@ -85,6 +85,33 @@ static void add_tensors(cJSON *object, const OnnxPressReport *r)
     }
 }
 
+static void add_count(cJSON *object, const OnnxPressCount *c)
+{
+    cJSON_AddBoolToObject(object, "paper_gaps", c->gaps);
+    add_number(object, "paper_ratio", c->ratio);
+    add_number(object, "paper_bits_per_weight", c->bits_per_weight);
+    add_number(object, "position_bits", c->position_bits);
+    add_number(object, "value_bits", c->value_bits);
+    add_number(object, "table_bits", c->table_bits);
+    add_number(object, "exact_bits", c->exact_bits);
+    add_number(object, "codeword_bits", c->codeword_bits);
+    add_number(object, "fixed_codeword_bits", c->fixed_codeword_bits);
+    add_number(object, "fixed_ratio", c->fixed_ratio);
+    add_number(object, "fixed_bits_per_weight", c->fixed_bits_per_weight);
+}
+
+static void add_parts(cJSON *object, const OnnxPressParts *p)
+{
+    add_text(object, "position_code", p->position_code);
+    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
+    add_number(bytes, "streams", (double)p->streams);
+    add_number(bytes, "positions", p->positions);
+    add_number(bytes, "codebook", (double)p->codebook);
+    add_number(bytes, "tables", (double)p->tables);
+    add_number(bytes, "exact", (double)p->exact);
+    add_number(bytes, "graph", (double)p->graph);
+}
+
 /* Prints and frees the object. */
 static int write_json(cJSON *object, const char *path)
 {
@@ -127,7 +154,8 @@ int report_json(const OnnxPressReport *r, const char *path)
         add_number(object, "sidecar_bytes", (double)r->sidecar_bytes);
         add_number(object, "ratio", r->ratio);
         add_number(object, "bits_per_weight", r->bits_per_weight);
-        add_number(object, "paper_ratio", r->paper_ratio);
+        add_count(object, &r->paper);
+        add_parts(object, &r->parts);
         add_text(object, "method", r->method);
         add_text(object, "scope", r->scope);
         add_number(object, "step", r->step);

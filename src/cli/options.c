@@ -69,6 +69,7 @@ int parse_word(const char *text, const char *const *words)
 
 static int set_goal(const Command *command, const Raw *raw, OnnxPressOptions *options)
 {
+    bool kmeans = raw->method && strcmp(raw->method, "kmeans") == 0;
     const struct {
         const char *option, *text;
         OnnxPressGoal goal;
@@ -78,7 +79,8 @@ static int set_goal(const Command *command, const Raw *raw, OnnxPressOptions *op
                  {"--max-error", raw->max_error, ONNXPRESS_GOAL_MAX_ERROR},
                  {"--max-drop", raw->max_drop, ONNXPRESS_GOAL_MAX_DROP},
                  {"--step", raw->step, ONNXPRESS_GOAL_STEP},
-                 {"--lambda", raw->lambda, ONNXPRESS_GOAL_STEP}};
+                 {"--lambda", raw->lambda, ONNXPRESS_GOAL_STEP},
+                 {"--levels", kmeans ? raw->levels : NULL, ONNXPRESS_GOAL_STEP}};
     const char *given = NULL;
     for (size_t i = 0; i < sizeof goals / sizeof goals[0]; i++) {
         if (!goals[i].text)
@@ -92,6 +94,10 @@ static int set_goal(const Command *command, const Raw *raw, OnnxPressOptions *op
     }
     if (raw->lambda && raw->method && strcmp(raw->method, "ecsq") != 0)
         return usage_error(command, "--lambda", raw->lambda, "--method ecsq with it");
+    bool ecsq = raw->lambda || (raw->method && strcmp(raw->method, "ecsq") == 0);
+    if (raw->levels && !kmeans && !ecsq)
+        return usage_error(command, "--levels", raw->levels,
+                           "--method kmeans or --method ecsq with it");
     return 0;
 }
 
@@ -149,6 +155,12 @@ static int set_numbers(const Command *command, const Raw *raw, OnnxPressOptions 
             return usage_error(command, "--threads", raw->threads, "a whole number from 1 to 1024");
         options->threads = (int)value;
     }
+    if (raw->levels) {
+        if (!parse_number(raw->levels, &value) || value < 2 || value > 65535 ||
+            value != floor(value))
+            return usage_error(command, "--levels", raw->levels, "a whole number from 2 to 65535");
+        options->levels = (int)value;
+    }
     if (raw->memory && !parse_bytes(raw->memory, &options->memory))
         return usage_error(command, "--memory", raw->memory, "bytes, such as 500M or 2G");
     if (raw->seed) {
@@ -203,6 +215,8 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
          "no goal: this step, or this number of centres (kmeans)", "X"},
         {"lambda", 0, POPT_ARG_STRING, &raw->lambda, 0,
          "no goal: ecsq with this price of a bit, in units of distortion", "L"},
+        {"levels", 0, POPT_ARG_STRING, &raw->levels, 0,
+         "no goal: kmeans with so many centres; ecsq: start from as many", "K"},
         {"method", 0, POPT_ARG_STRING, &raw->method, 0,
          "compensated (default), or the paper's uniform, kmeans, ecsq", "METHOD"},
         {"scope", 0, POPT_ARG_STRING, &raw->scope, 0,
@@ -287,7 +301,8 @@ void command_line_free(CommandLine *line)
         raw->calib,     raw->validate, raw->labels, raw->hessian,   raw->out,      raw->json,
         raw->ratio,     raw->bits,     raw->max_kl, raw->max_error, raw->max_drop, raw->step,
         raw->lambda,    raw->method,   raw->scope,  raw->form,      raw->sidecar,  raw->importance,
-        raw->mean,      raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed};
+        raw->mean,      raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed,
+        raw->levels};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     char *training[sizeof raw->training / sizeof(char *)];

@@ -11,7 +11,7 @@
 
 struct Raw {
     char *calib, *validate, *labels, *hessian, *out, *json;
-    char *ratio, *bits, *max_kl, *max_error, *max_drop, *step, *lambda;
+    char *ratio, *bits, *max_kl, *max_error, *max_drop, *step, *lambda, *levels;
     char *method, *scope, *form, *sidecar, *importance;
     char *mean, *std, *scale, *threads, *memory, *seed;
     struct {

@@ -70,6 +70,23 @@ static void print_kept(const OnnxPressTraining *t)
     printf("\n");
 }
 
+static void parts_print(const OnnxPressParts *p)
+{
+    printf("  %-14s %12" PRIu64 " bytes of streams (%s), of which %.0f for positions of zeros\n",
+           "spent on", p->streams, p->position_code, p->positions);
+    printf("  %-14s %12" PRIu64 " codebook, %" PRIu64 " tables, %" PRIu64 " exact, %" PRIu64
+           " graph\n",
+           "", p->codebook, p->tables, p->exact, p->graph);
+}
+
+static void count_print(const OnnxPressCount *c)
+{
+    printf("  %-14s %12.2f times by its count, %.3f bits a weight (fixed length: %.2f, %.3f)\n",
+           "the paper's", c->ratio, c->bits_per_weight, c->fixed_ratio, c->fixed_bits_per_weight);
+    printf("  %-14s %12.0f bits positions, %.0f values, %.0f tables, %.0f exact\n", "",
+           c->position_bits, c->value_bits, c->table_bits, c->exact_bits);
+}
+
 void report_print(const OnnxPressReport *r)
 {
     printf("%s -> %s\n", r->input, r->output);
@@ -80,7 +97,8 @@ void report_print(const OnnxPressReport *r)
                r->sidecar_bytes);
     print_number("ratio", "%.2f", r->ratio, "times smaller, everything counted");
     print_number("", "%.3f", r->bits_per_weight, "bits a weight");
-    print_number("", "%.2f", r->paper_ratio, "by the paper's count");
+    parts_print(&r->parts);
+    count_print(&r->paper);
     printf("  %-14s %s, %s scope, %d levels", "quantization", r->method, r->scope, r->levels);
     printf("\n  %-14s %" PRId64 " of %" PRId64 " weights coded, form %s\n", "", r->coded_weights,
            r->weights, r->form);

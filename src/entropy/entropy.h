@@ -20,16 +20,27 @@ int huff_lengths(const uint64_t *count, size_t n, int max_length, uint8_t *lengt
 /* Canonical codewords (shorter first, then by symbol), right-aligned in code[i]. */
 void huff_canonical(const uint8_t *length, size_t n, uint32_t *code);
 /* The paper's stream: one code, MSB first. Decoding checks lengths (Kraft), overrun and trailing
- * bits. The paper's count of bytes is huff_paper_bits: sum over used symbols of (members+1)*length
- * + 32 bits a centre. */
+ * bits. */
 size_t huff_stream_bytes(const uint64_t *count, const uint8_t *length, size_t n);
 void huff_encode(const uint16_t *symbol, size_t n, const uint8_t *length, const uint32_t *code,
                  uint8_t *stream);
 int huff_decode(const uint8_t *stream, size_t bytes, const uint8_t *length, size_t n_lengths,
                 uint16_t *symbol, size_t n, Error *err);
-uint64_t huff_paper_bits(const uint64_t *count, const uint8_t *length, size_t n);
 /* -sum c log2(c / total), bits of the whole sequence. */
 double entropy_bits(const uint64_t *count, size_t n);
+
+/* A sequence as the paper counts it, in bits: a codeword a symbol, and in the tables each codeword
+ * once and 32 bits a centre. In a pruned network the symbol `pruned` (-1: not pruned) has no codeword:
+ * the others' positions are Huffman-coded differences (FORMAT.md, "The paper's stream"). */
+typedef struct {
+    double position_bits, value_bits; /* codewords of differences and of values */
+    double table_bits;
+    double fixed_bits; /* the whole, with indices of ceil(log2 levels) bits for values' codewords */
+    uint64_t values;   /* symbols that have a codeword */
+    size_t levels;     /* different ones among them */
+} PaperCount;
+int paper_count(const uint16_t *symbol, uint64_t n, size_t levels, int pruned, Arena *scratch,
+                PaperCount *count, Error *err);
 
 #define WAVELET_MAX_TUPLE 4
 #define WAVELET_MAX_LEVELS 20

@@ -177,15 +177,6 @@ int huff_decode(const uint8_t *stream, size_t bytes, const uint8_t *length, size
     return status;
 }
 
-uint64_t huff_paper_bits(const uint64_t *count, const uint8_t *length, size_t n)
-{
-    uint64_t bits = 0;
-    for (size_t i = 0; i < n; i++)
-        if (count[i])
-            bits += (count[i] + 1) * length[i] + 32;
-    return bits;
-}
-
 double entropy_bits(const uint64_t *count, size_t n)
 {
     double total = 0, bits = 0;

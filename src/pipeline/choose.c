@@ -146,6 +146,8 @@ static double unit_lambda(const Search *s)
 /* Centres to start from: as many as a grid of that step has, within reason. */
 static int ecsq_levels(const Search *s, double lambda)
 {
+    if (s->session->options->levels > 0)
+        return s->session->options->levels;
     double cells = 2 * largest_weight(s) / sqrt(lambda / unit_lambda(s)) + 1;
     return (int)fmin(fmax(cells, 3), MOST_CENTRES);
 }

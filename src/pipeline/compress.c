@@ -40,6 +40,7 @@ typedef struct {
     Tuned tuned;
     RewriteForm form;
     RewriteSizes sizes;
+    RewriteParts parts;
 } Compression;
 
 static void compression_close(Compression *c)
@@ -87,6 +88,9 @@ static int check_options(const OnnxPressOptions *options, Error *err)
         (v < 2 || v > 65535 || v != floor(v)))
         return error_set(err, ONNXPRESS_USAGE,
                          "%g centres: expected a whole number from 2 to 65535", v);
+    if (options->levels < 0 || options->levels > 65535)
+        return error_set(err, ONNXPRESS_USAGE, "%d levels: expected a number up to 65535",
+                         options->levels);
     if ((options->validation || options->labels) && !data)
         return error_set(err, ONNXPRESS_USAGE, "--validate and --labels need --calib DATA too");
     bool automatic = options->prune == ONNXPRESS_PRUNE_AUTO;
@@ -396,10 +400,19 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
     Arena *arena;
     OnnxPressReport *r;
     int rc = report_create(&r, &arena, s->err);
-    if (!rc)
-        rc = report_fill(r, arena, s, &c->selection, &c->choice);
     if (rc)
         return rc;
+    r->parts = (OnnxPressParts){.position_code = c->parts.code,
+                                .streams = c->parts.streams,
+                                .codebook = c->parts.codebook,
+                                .tables = c->parts.tables,
+                                .exact = c->parts.exact,
+                                .graph = c->parts.graph};
+    rc = report_fill(r, arena, s, &c->selection, &c->choice);
+    if (rc) {
+        onnxpress_report_free(r);
+        return rc;
+    }
     r->output = arena_strdup(arena, output);
     r->goal = arena_strdup(arena, goal_text(s, c->answers));
     r->goal_value = s->options->goal_value;
@@ -488,6 +501,8 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = session_progress(s, "write", 0);
     if (!rc)
         rc = rewrite_save(small, output, session_sidecar(options), &c.sizes, err);
+    if (!rc)
+        rc = rewrite_parts(small, &c.parts, err);
     if (!rc)
         rc = measure_result(&c, output);
     if (!rc && c.sizes.model_bytes + c.sizes.sidecar_bytes >=

@@ -28,7 +28,7 @@ int report_create(OnnxPressReport **report, Arena **arena, Error *err)
     owned->report.step = NAN;
     owned->report.ratio = NAN;
     owned->report.bits_per_weight = NAN;
-    owned->report.paper_ratio = NAN;
+    owned->report.paper.ratio = NAN;
     owned->report.pruned = NAN;
     training_clear(&owned->report.training);
     *report = &owned->report;
@@ -65,27 +65,74 @@ static void tensor_rate(const Choice *choice, const size_t *offset, int t, uint6
     tensor->bits = entropy_bits(count, (size_t)q->levels) / (double)(offset[t + 1] - offset[t]);
 }
 
-/* The paper's own count for the whole model: one Huffman code over single symbols, a codeword and a
- * 32-bit centre a cluster, a scale a tensor beyond the paper's; exact tensors at 32 bits. */
-static double paper_ratio(const Selection *selection, const Choice *choice, Arena *arena)
+/* Share of exact zeros from which a network is taken as pruned. */
+#define PRUNED_SHARE 0.1
+
+/* The symbol of the zeros of a pruned network, -1 for another. */
+static int pruned_symbol(const QuantizeInput *in, const Quantized *q)
+{
+    size_t n = in->offset[in->n_tensors], zeros = 0;
+    for (size_t i = 0; i < n; i++)
+        zeros += in->w[i] == 0;
+    for (int l = 0; l < q->levels && (double)zeros >= PRUNED_SHARE * (double)n; l++)
+        if (q->centre[l] == 0)
+            return l;
+    return -1;
+}
+
+static int count_as_paper(const Selection *selection, const Choice *choice, Arena *arena,
+                          OnnxPressCount *result, Error *err)
 {
     const Quantized *q = &choice->quantized;
     const QuantizeInput *in = &selection->input;
-    size_t n = in->offset[in->n_tensors];
+    uint64_t n = in->offset[in->n_tensors];
+    double total = (double)selection->total_elements;
+    int pruned = pruned_symbol(in, q);
+    PaperCount count;
+    int rc = paper_count(q->symbol, n, (size_t)q->levels, pruned, arena, &count, err);
+    if (rc)
+        return rc;
+    double scales =
+        choice->scope == QUANTIZE_SCOPE_TENSOR ? 32.0 * (double)in->n_tensors : 0;
+    double exact = 32.0 * (total - (double)n);
+    double bits = count.position_bits + count.value_bits + count.table_bits + scales + exact;
+    double fixed = count.fixed_bits + scales + exact;
+    double values = count.values > 0 ? (double)count.values : 1;
+    *result = (OnnxPressCount){
+        .gaps = pruned >= 0,
+        .ratio = 32 * total / bits,
+        .bits_per_weight = bits / total,
+        .position_bits = count.position_bits,
+        .value_bits = count.value_bits,
+        .table_bits = count.table_bits + scales,
+        .exact_bits = exact,
+        .codeword_bits = count.value_bits / values,
+        .fixed_codeword_bits = count.levels > 0 ? log2((double)count.levels) : 0,
+        .fixed_ratio = 32 * total / fixed,
+        .fixed_bits_per_weight = fixed / total};
+    return ONNXPRESS_OK;
+}
+
+/* The streams' share that tells where weights are not zero (the value nearest to it): of the
+ * symbols' entropy that of zero or not. It is taken for all position codes alike. */
+static int share_positions(const Selection *selection, const Choice *choice, Arena *arena,
+                           OnnxPressParts *parts, Error *err)
+{
+    const Quantized *q = &choice->quantized;
+    size_t n = selection->input.offset[selection->input.n_tensors];
     uint64_t *count = arena_array(arena, (size_t)q->levels, sizeof *count);
-    uint8_t *length = arena_array(arena, (size_t)q->levels, 1);
-    if (!count || !length)
-        return NAN;
+    if (!count)
+        return error_memory(err, "the report");
     for (size_t i = 0; i < n; i++)
         count[q->symbol[i]]++;
-    Error err = {0};
-    if (huff_lengths(count, (size_t)q->levels, HUFF_MAX_LENGTH, length, arena, &err))
-        return NAN;
-    double bits = (double)huff_paper_bits(count, length, (size_t)q->levels);
-    bits += 32.0 * (double)(selection->total_elements - (int64_t)n);
-    if (choice->scope == QUANTIZE_SCOPE_TENSOR)
-        bits += 32.0 * (double)in->n_tensors;
-    return 32.0 * (double)selection->total_elements / bits;
+    int zero = 0;
+    for (int l = 1; l < q->levels; l++)
+        if (fabsf(q->centre[l]) < fabsf(q->centre[zero]))
+            zero = l;
+    double mask = entropy_bits((uint64_t[]){count[zero], n - count[zero]}, 2);
+    double all = entropy_bits(count, (size_t)q->levels);
+    parts->positions = all > 0 ? (double)parts->streams * mask / all : 0;
+    return ONNXPRESS_OK;
 }
 
 int report_fill(OnnxPressReport *report, Arena *arena, const Session *session,
@@ -130,7 +177,11 @@ int report_fill(OnnxPressReport *report, Arena *arena, const Session *session,
     report->input = copied(arena, session->model->path, &failed);
     report->original_bytes = session->model->file_bytes + session->model->external_bytes;
     if (choice) {
-        report->paper_ratio = paper_ratio(selection, choice, arena);
+        int rc = count_as_paper(selection, choice, arena, &report->paper, session->err);
+        if (!rc)
+            rc = share_positions(selection, choice, arena, &report->parts, session->err);
+        if (rc)
+            return rc;
         report->levels = choice->quantized.levels;
         report->step = choice->x;
         report->scope = choice->scope == QUANTIZE_SCOPE_MODEL ? "model" : "tensor";

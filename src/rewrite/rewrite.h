@@ -63,6 +63,18 @@ typedef struct {
 int rewrite_save(Model *model, const char *path, RewriteSidecar sidecar, RewriteSizes *sizes,
                  Error *err);
 
+/* What the bytes of a rewritten model (in one file, before any zstd) are spent on. */
+typedef struct {
+    uint64_t streams, codebook, tables; /* our tensors, with their names and shapes */
+    uint64_t exact;                     /* all other initializers: those that are not coded */
+    uint64_t graph;                     /* the rest: nodes, names, functions, metadata */
+    const char *code; /* what makes the streams: "symbols" (one a codeword; zero is one of them, and
+                         where its codeword has one bit the tree's first level is a mask), "pairs",
+                         "triples", "quadruples" (of symbols), "gaps" (of zeros, each with the symbol
+                         after it), "mixed" (blocks differ), "indices" (lookup), "values" (plain) */
+} RewriteParts;
+int rewrite_parts(const Model *model, RewriteParts *parts, Error *err);
+
 /* True when the model carries our metadata; form and note are filled in (either may be NULL). */
 bool rewrite_is_ours(const Model *model, RewriteForm *form, const char **note);
 int rewrite_restore(Model *model, Error *err);
