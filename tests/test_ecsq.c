@@ -381,6 +381,42 @@ START_TEST(beats_kmeans_and_the_grid_at_their_own_entropy)
 }
 END_TEST
 
+/* Many values are first tried on a sample, which sees neither the one zero nor the one that is far
+ * off and matters. */
+START_TEST(a_sample_forgets_nothing)
+{
+    enum { MANY = 200000, ODD = 77777 };
+    static float x[MANY], weight[MANY];
+    static const size_t whole[2] = {0, MANY};
+    for (size_t i = 0; i < MANY; i++) {
+        x[i] = (float)normal();
+        weight[i] = 1;
+    }
+    x[ODD] = 40;
+    weight[ODD] = 3;
+    x[ODD + 1] = 0;
+    QuantizeInput in = {1, whole, x, weight};
+    Quantized q;
+    ck_assert_int_eq(quantize_ecsq(&in, (float[]){1}, 0.02, 60, QUANTIZE_SCOPE_MODEL, true, arena,
+                                   &q, &error),
+                     0);
+    ck_assert_int_le(q.levels, 60);
+    ck_assert_float_eq_tol(q.centre[q.symbol[ODD]], 40, 1e-5F);
+    ck_assert_float_eq(q.centre[q.symbol[ODD + 1]], 0);
+    uint64_t count[60] = {0};
+    for (size_t i = 0; i < MANY; i++)
+        count[q.symbol[i]]++;
+    double bits = 0;
+    for (int l = 0; l < q.levels; l++)
+        bits -= (double)count[l] * log2((double)count[l] / MANY);
+    /* At this rate a grid of step s has distortion s^2 / 12 and the rate of the normal less log2 s;
+     * ECSQ is at least as good: D + lambda R at the best s. */
+    double step2 = 6 * 0.02 / log(2);
+    double grid = step2 / 12 + 0.02 * (0.5 * log2(2 * 3.14159265 * exp(1)) - 0.5 * log2(step2));
+    ck_assert_double_le((q.distortion + 0.02 * bits) / MANY, 1.01 * grid);
+}
+END_TEST
+
 START_TEST(weights_all_alike_or_none)
 {
     for (size_t i = 0; i < N; i++) {
@@ -446,6 +482,7 @@ int main(void)
     tcase_add_test(whole, exact_zeros_stay_however_rare);
     tcase_add_test(whole, bits_fall_and_distortion_rises_with_lambda);
     tcase_add_test(whole, beats_kmeans_and_the_grid_at_their_own_entropy);
+    tcase_add_test(whole, a_sample_forgets_nothing);
     tcase_add_test(whole, weights_all_alike_or_none);
     tcase_add_test(whole, what_cannot_be_is_refused);
     SRunner *runner = srunner_create(suite);

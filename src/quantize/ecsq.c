@@ -12,14 +12,12 @@
  * would end, in half of the time (LeNet-5). */
 #define SETTLED 1e-4
 #define MAX_ITERATIONS 200
+/* Values on which starts are tried. */
+#define SAMPLE ((size_t)1 << 15)
 
-/* From the centres in e to where the cost settles; the last step is an assignment. */
-static double iterate(Ecsq *e, size_t k, bool has_zero)
+/* From the last assignment, of that cost, to where the cost settles; the last step is an assignment. */
+static double settle(Ecsq *e, double cost)
 {
-    ecsq_start(e, k, has_zero);
-    ecsq_assign(e); /* nearest: shares are not known yet */
-    ecsq_update(e);
-    double cost = ecsq_assign(e);
     for (int i = 0; i < MAX_ITERATIONS; i++) {
         double before = cost;
         ecsq_update(e);
@@ -30,29 +28,66 @@ static double iterate(Ecsq *e, size_t k, bool has_zero)
     return cost;
 }
 
-/* The symbols of the cheapest of several starts; *zero is its cluster at 0, or -1. */
-static int best_clusters(const QuantizeInput *in, const KMeansOrder *order, double lambda,
-                         size_t levels, uint16_t *symbol, int *zero, Arena *scratch, Error *err)
+/* Settles a sample from each start; the cheapest result's clusters are left in `best`, their start
+ * in seed[*seeds]. */
+static int try_starts(const KMeansOrder *order, size_t levels, Ecsq *sample, Ecsq *best,
+                      double *seed, size_t *seeds, Arena *scratch, Error *err)
 {
     static const KMeansSeeding seeding[] = {kmeans_seed_uniform, kmeans_seed_density,
                                             kmeans_seed_quantiles};
-    Ecsq e;
     double least = INFINITY;
-    int status = ecsq_create(in, order, lambda, levels, scratch, &e, err);
-    for (size_t s = 0; s < sizeof seeding / sizeof *seeding && !status; s++) {
+    *seeds = 0;
+    for (size_t s = 0; s < sizeof seeding / sizeof *seeding; s++) {
         size_t made;
-        status = seeding[s](order, levels, e.centre, &made, scratch, err);
-        if (status || made == 0)
+        int status = seeding[s](order, levels, sample->centre, &made, scratch, err);
+        if (status)
+            return status;
+        if (made == 0)
             continue;
-        double cost = iterate(&e, made, order->has_zero);
-        if (s > 0 && !(cost < least))
+        double *start = arena_array(scratch, made, sizeof *start);
+        if (!start)
+            return error_memory(err, "entropy-constrained quantization");
+        ecsq_start(sample, made, order->has_zero);
+        memcpy(start, sample->centre, made * sizeof *start);
+        ecsq_assign(sample); /* nearest: shares are not known yet */
+        ecsq_update(sample);
+        double cost = settle(sample, ecsq_assign(sample));
+        if (*seeds > 0 && !(cost < least))
             continue;
         least = cost;
-        for (size_t i = 0; i < e.n; i++)
-            symbol[e.index[i]] = e.cluster[i];
-        *zero = e.zero == SIZE_MAX ? -1 : (int)e.zero;
+        ecsq_copy(sample, best);
+        memcpy(seed, start, made * sizeof *seed);
+        *seeds = made;
     }
-    return status;
+    return ONNXPRESS_OK;
+}
+
+/* The symbols of the cheapest of several starts; *zero is its cluster at 0, or -1. A sample finds
+ * where the clusters are, all values then settle in a few turns. */
+static int best_clusters(const QuantizeInput *in, const KMeansOrder *order, double lambda,
+                         size_t levels, uint16_t *symbol, int *zero, Arena *scratch, Error *err)
+{
+    Ecsq all, sample, best;
+    double *seed = arena_array(scratch, levels, sizeof *seed);
+    size_t seeds, stride = order->n / SAMPLE > 1 ? order->n / SAMPLE : 1;
+    if (!seed)
+        return error_memory(err, "entropy-constrained quantization");
+    int status = ecsq_create(in, order, lambda, levels, scratch, &all, err);
+    if (!status)
+        status = ecsq_sample(&all, stride, levels, scratch, &sample, err);
+    if (!status)
+        status = ecsq_sample(&all, order->n, levels, scratch, &best, err); /* for its clusters */
+    if (!status)
+        status = try_starts(order, levels, &sample, &best, seed, &seeds, scratch, err);
+    if (!status)
+        status = ecsq_resume(&all, &best, seed, seeds, order->has_zero, err);
+    if (status)
+        return status;
+    settle(&all, ecsq_assign(&all));
+    for (size_t i = 0; i < all.n; i++)
+        symbol[all.index[i]] = all.cluster[i];
+    *zero = all.zero == SIZE_MAX ? -1 : (int)all.zero;
+    return ONNXPRESS_OK;
 }
 
 /* Numbers the clusters that have members 0, 1, …; returns how many. */

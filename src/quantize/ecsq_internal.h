@@ -31,9 +31,21 @@ typedef struct {
     size_t zero; /* the cluster at 0, to which exact zeros go; SIZE_MAX: none */
 } Ecsq;
 
+/* Arrays for e->n values and as many levels. */
+int ecsq_allocate(Ecsq *ecsq, size_t levels, Arena *arena, Error *err);
 /* Groups the order's values. Clusters are still to be set with ecsq_start. */
 int ecsq_create(const QuantizeInput *in, const KMeansOrder *order, double lambda, size_t levels,
                 Arena *arena, Ecsq *ecsq, Error *err);
+/* Every stride-th value of each group (at least one), with room for as many levels. */
+int ecsq_sample(const Ecsq *all, size_t stride, size_t levels, Arena *arena, Ecsq *sample,
+                Error *err);
+/* The clusters of one that has settled: centres and rates. */
+void ecsq_copy(const Ecsq *from, Ecsq *to);
+/* Begins with the clusters of a settled sample. Those of its `seed` centres that it has lost come back
+ * where they are farthest from what is left, at the rate of a single value, as does 0 when there are
+ * exact zeros: a sample may lack what few values need. */
+int ecsq_resume(Ecsq *ecsq, const Ecsq *sample, const double *seed, size_t seeds, bool has_zero,
+                Error *err);
 /* k of the centres (strictly ascending, already in ecsq->centre), all rates 0; one of them is moved
  * to 0 when there are exact zeros. */
 void ecsq_start(Ecsq *ecsq, size_t k, bool has_zero);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int allocate(Ecsq *e, size_t levels, Arena *arena, Error *err)
+int ecsq_allocate(Ecsq *e, size_t levels, Arena *arena, Error *err)
 {
     e->x = arena_array(arena, e->n, sizeof *e->x);
     e->g = arena_array(arena, e->n, sizeof *e->g);
@@ -44,7 +44,7 @@ int ecsq_create(const QuantizeInput *in, const KMeansOrder *order, double lambda
                 Arena *arena, Ecsq *e, Error *err)
 {
     *e = (Ecsq){.n = order->n, .lambda = lambda, .zero = SIZE_MAX};
-    int status = allocate(e, levels, arena, err);
+    int status = ecsq_allocate(e, levels, arena, err);
     double *weight = status ? NULL : malloc((order->n + 1) * sizeof *weight);
     if (!weight)
         return error_memory(err, "entropy-constrained quantization");

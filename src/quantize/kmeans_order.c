@@ -66,6 +66,12 @@ static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrd
             order->has_zero |= in->w[i] == 0;
         }
     sort_keys(keyed, sorted, order->n);
+    order->x = arena_array(order->arena, order->n, sizeof *order->x);
+    order->index = arena_array(order->arena, order->n, sizeof *order->index);
+    if (!order->x || !order->index) {
+        arena_destroy(scratch);
+        return error_memory(err, "the order of the weights");
+    }
     for (size_t i = 0; i < order->n; i++) {
         order->x[i] = value_of(sorted[i].key);
         order->index[i] = sorted[i].index;
@@ -75,29 +81,29 @@ static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrd
 }
 
 /* Weights h * relative^2 in units of w / relative. Where they are all zero, ones: some order is
- * needed, and any is as good. */
+ * needed, and any is as good. In w's order they stand in gx, in x's in g, until the sums are made. */
 static int sum_prefixes(const QuantizeInput *in, const float *relative, KMeansOrder *order,
                         Error *err)
 {
-    Arena *scratch = arena_create();
-    double *weight = scratch ? arena_array(scratch, order->n, sizeof *weight) : NULL;
-    if (!weight) {
-        arena_destroy(scratch);
+    order->g = arena_array(order->arena, order->n + 1, sizeof *order->g);
+    order->gx = arena_array(order->arena, order->n + 1, sizeof *order->gx);
+    if (!order->g || !order->gx)
         return error_memory(err, "the order of the weights");
-    }
-    double total = 0;
+    double total = 0, *weight = order->gx;
     if (order->weighted && in->h)
         for (size_t t = 0; t < in->n_tensors; t++) {
             double r = relative ? (double)relative[t] : 1.0;
             for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
                 total += weight[i] = (double)in->h[i] * r * r;
         }
+    for (size_t i = 0; i < order->n; i++)
+        order->g[i + 1] = total > 0 ? weight[order->index[i]] : 1;
+    order->gx[0] = 0;
     for (size_t i = 0; i < order->n; i++) {
-        double g = total > 0 ? weight[order->index[i]] : 1;
-        order->g[i + 1] = order->g[i] + g;
+        double g = order->g[i + 1];
         order->gx[i + 1] = order->gx[i] + g * (double)order->x[i];
+        order->g[i + 1] += order->g[i];
     }
-    arena_destroy(scratch);
     return ONNXPRESS_OK;
 }
 
@@ -117,13 +123,7 @@ int quantize_kmeans_order(const QuantizeInput *in, const float *relative, bool w
     }
     *order = (KMeansOrder){.arena = arena, .weighted = weighted, .n = n};
     float *steps = relative ? arena_array(arena, in->n_tensors, sizeof *steps) : NULL;
-    order->x = arena_array(arena, n, sizeof *order->x);
-    order->index = arena_array(arena, n, sizeof *order->index);
-    order->g = arena_array(arena, n + 1, sizeof *order->g);
-    order->gx = arena_array(arena, n + 1, sizeof *order->gx);
-    int status = ONNXPRESS_OK;
-    if ((relative && !steps) || !order->x || !order->index || !order->g || !order->gx)
-        status = error_memory(err, "the order of the weights");
+    int status = relative && !steps ? error_memory(err, "the order of the weights") : ONNXPRESS_OK;
     if (!status)
         status = sort_values(in, relative, order, err);
     if (!status)
