@@ -160,7 +160,7 @@ static void parse_attribute(OpRun *run, char *word, Onnx__AttributeProto *attrib
         parse_floats(run->arena, value + 1, attribute);
     } else if (*value == '[') {
         attribute->ints = parse_ints(run->arena, value + 1, ']', &attribute->n_ints);
-    } else if (isalpha((unsigned char)*value)) {
+    } else if (isalpha((unsigned char)*value) || strncmp(value, "...", 3) == 0) {
         attribute->has_s = 1;
         attribute->s.data = (uint8_t *)value;
         attribute->s.len = strlen(value);

@@ -153,6 +153,55 @@ START_TEST(gradients_index)
 }
 END_TEST
 
+START_TEST(gradients_scatter)
+{
+    CHECK({"Scatter axis=1", 9, "r[2,3] i[2,2]{0,2,1,0} r[2,2]", 0},
+          {"ScatterElements", 11, "r[3,2] i[4,1]{0,2,2,-1} r[4,1]", 0},
+          {"ScatterElements axis=1 reduction=add", 16, "r[2,3] i[1,4]{0,2,2,-1} r[1,4]", 0},
+          {"ScatterElements axis=-1 reduction=mul", 18, "r[2,3] i[1,4]{0,2,2,-1} r[1,4]", 0},
+          {"ScatterElements reduction=mul", 18, "f{0,2,0} i{0,0,2} f{1,3,0}", 0},
+          {"ScatterElements reduction=max", 18, "d[3,2] i[3,2]{0,1,1,2,2,2} f[3,2]{1,2,3,-4,-5,6}", 0},
+          {"ScatterElements reduction=min", 18, "d[3,2] i[3,2]{0,1,1,2,2,2} f[3,2]{1,2,3,-4,-5,6}", 0},
+          {"ScatterND", 11, "r[4,$A] i[3,1]{0,2,0} r[3,$A]", 0},
+          {"ScatterND", 13, "r[2,3,$A] i[2,1,2]{0,-1,1,0} r[2,1,$A]", 0},
+          {"ScatterND reduction=add", 16, "r[4,$A] i[3,1]{0,2,0} r[3,$A]", 0},
+          {"ScatterND reduction=mul", 16, "r[4,$A] i[3,1]{0,2,0} r[3,$A]", 0},
+          {"ScatterND reduction=max", 18, "d[4,2] i[3,1]{0,2,0} f[3,2]{3,-1,-7,2.5,1,4}", 0},
+          {"ScatterND reduction=min", 18, "d[4,2] i[3,1]{0,2,0} f[3,2]{3,-1,-7,2.5,1,4}", 0});
+}
+END_TEST
+
+START_TEST(gradients_search)
+{
+    CHECK({"TopK axis=1 k=2", 1, "d[$A,4,$B]", 2}, {"TopK", 10, "d[$A,5] i{3}", 2},
+          {"TopK largest=0 axis=0", 11, "d[4,$B] i{2}", 2}, {"TopK", 24, "d[5] i{0}", 2},
+          {"Compress axis=1", 9, "r[$A,3,$B] b{1,0,1}", 0}, {"Compress", 11, "r[2,2] b{0,1,1}", 0},
+          {"Trilu", 14, "r[$A,$B,$C]", 0}, {"Trilu upper=0", 14, "r[$A,$B] i[]{1}", 0},
+          {"Trilu upper=1", 14, "r[$B,$C] i{-1}", 0},
+          {"CenterCropPad", 18, "r[3,4,$A] i{5,3,2}", 0},
+          {"CenterCropPad axes=[-1,0]", 18, "r[4,$A,2] i{3,3}", 0});
+}
+END_TEST
+
+START_TEST(gradients_einsum)
+{
+    CHECK({"Einsum equation=ij,jk->ik", 12, "r[$I,$J] r[$J,$K]", 0},
+          {"Einsum equation=ij,kj", 12, "r[$I,$J] r[$K,$J]", 0},
+          {"Einsum equation=bqhd,bkhd->bhqk", 12, "r[2,$Q,2,$D] r[2,$K,2,$D]", 0},
+          {"Einsum equation=bhqk,bkhd->bqhd", 12, "r[2,2,$Q,$K] r[2,$K,2,$D]", 0},
+          {"Einsum equation=...ij,...jk->...ik", 12, "r[$A,1,$I,$J] r[$B,$J,$K]", 0},
+          {"Einsum equation=...ii->...i", 12, "r[$A,$I,$I]", 0},
+          {"Einsum equation=ij->j", 12, "r[$I,$J]", 0}, {"Einsum equation=ii", 12, "r[$I,$I]", 0},
+          {"Einsum equation=i,j->ij", 12, "r[$I] r[$J]", 0},
+          {"Einsum equation=ij,jk->i", 12, "r[$I,$J] r[$J,$K]", 0},
+          {"Einsum equation=ij,jk,kl->il", 12, "r[$I,$J] r[$J,$K] r[$K,$L]", 0},
+          {"Einsum equation=ij,ij->", 12, "r[$I,$J] r[1,$J]", 0},
+          {"Einsum equation=ab,bc->ca", 12, "r[20,18] r[18,16]", 0},
+          {"Einsum equation=zab,zcb->zac", 12, "r[2,17,18] r[2,16,18]", 0},
+          {"Einsum equation=ba,zbc->zac", 12, "r[18,17] r[2,18,16]", 0});
+}
+END_TEST
+
 /* Values worked out by hand from the operator's definition. */
 START_TEST(integers)
 {
@@ -304,6 +353,68 @@ START_TEST(indices)
     op_expect_error("GatherND", 13, "c[2,2]{1,2,3,4} i[1,3]{0,0,0}", "does not fit");
     op_expect_error("GatherND", 13, "c[2,2]{1,2,3,4} i[1,2]{0,2}", "index 2");
     op_expect_error("CumSum", 13, "c{1,2} i[]{1}", "axis 1");
+    op_expect("Scatter", 9, "c{1,2,3} i{-1,0} c{9,8}", "{8,2,9}");
+    op_expect("ScatterElements reduction=max", 18, "i{1,5} i{0,1} i{4,4}", "{4,5}");
+    op_expect("ScatterElements reduction=mul", 18, "c{2,5} i{0,0} c{4,3}", "{24,5}");
+    op_expect_error("ScatterElements", 18, "c{1,2} i{0} c{1,2}", "does not fit");
+    op_expect("ScatterND reduction=add", 18, "i[2,2]{1,2,3,4} i[2,1]{1,1} i[2,2]{1,1,2,3}",
+              "[2,2]{1,2,6,8}");
+    op_expect("ScatterND", 11, "c[2,2]{1,2,3,4} i[1,2]{1,0} c{9}", "[2,2]{1,2,9,4}");
+    op_expect_error("ScatterND", 11, "c[2,2]{1,2,3,4} i[1,1]{2} c[1,2]{1,2}", "index 2");
+    op_expect_error("ScatterND", 11, "c[2,2]{1,2,3,4} i[1,1]{1} c{1,2}", "does not fit");
+}
+END_TEST
+
+START_TEST(searches)
+{
+    op_expect("TopK", 11, "c{1,nan,3,3} i{3}", "{nan,3,3} {1,2,3}");
+    op_expect("TopK largest=0", 11, "i{5,1,1} i{2}", "{1,1} {1,2}");
+    op_expect("TopK axis=0", 11, "i[2,2]{1,4,3,2} i{1}", "[1,2]{3,4} [1,2]{1,0}");
+    op_expect_error("TopK", 11, "c{1,2} i{3}", "k = 3");
+    op_expect_error("TopK", 1, "c{1,2}", "k = -1");
+    op_expect("ArgMax axis=1", 13, "c[2,3]{1,3,3,5,4,5}", "[2,1]{1,0}");
+    op_expect("ArgMax axis=1 keepdims=0 select_last_index=1", 13, "c[2,3]{1,3,3,5,4,5}", "{2,2}");
+    op_expect("ArgMin", 13, "i[3,2]{1,3,0,5,0,3}", "[1,2]{1,0}");
+    op_expect("ArgMin select_last_index=1", 13, "i[3,2]{1,3,0,5,0,3}", "[1,2]{2,2}");
+    op_expect_error("ArgMax", 13, "c[0]{}", "nothing along");
+    op_expect("NonZero", 13, "c[2,2]{1,0,-1,2}", "[2,3]{0,1,1,0,0,1}");
+    op_expect("NonZero", 13, "i[]{3}", "[0,1]{}");
+    op_expect("Compress axis=0", 11, "i[3,1]{1,2,3} b{0,1}", "[1,1]{2}");
+    op_expect("Compress", 11, "i[3,1]{1,2,3} b{1,1}", "{1,2}");
+    op_expect_error("Compress", 11, "i{1} b{1,1}", "does not fit");
+    op_expect("Unique", 11, "c{2,1,1,3}", "{1,2,3}");
+    op_expect("Unique sorted=0", 11, "i{2,1,1,3}", "{2,1,3} {0,1,3} {0,1,1,2} {1,2,1}");
+    op_expect("Unique axis=0", 11, "i[3,2]{3,0,1,5,3,0}",
+              "[2,2]{1,5,3,0} {1,0} {1,0,1} {1,2}");
+    op_expect("Unique axis=1", 11, "i[2,3]{3,1,3,0,5,0}", "[2,2]{1,3,5,0}");
+}
+END_TEST
+
+START_TEST(masks)
+{
+    op_expect("Trilu upper=0", 14, "i[2,3]{1,2,3,4,5,6}", "[2,3]{1,0,0,4,5,0}");
+    op_expect("Trilu", 14, "i[2,3]{1,2,3,4,5,6} i[]{9223372036854775807}", "[2,3]{0,0,0,0,0,0}");
+    op_expect_error("Trilu", 14, "i{1}", "rank 1");
+    op_expect("EyeLike k=1", 9, "c[2,3]{0,0,0,0,0,0}", "[2,3]{0,1,0,0,0,1}");
+    op_expect("EyeLike dtype=7", 22, "c[2,2]{0,0,0,0}", "[2,2]{1,0,0,1}");
+    op_expect("OneHot", 11, "i{0,-1,3} i[]{3} c{0,2}", "[3,3]{2,0,0,0,0,2,0,0,0}");
+    op_expect("OneHot", 9, "i{0,-1} i[]{2} c{0,2}", "[2,2]{2,0,0,0}");
+    op_expect("OneHot axis=0", 11, "c{1,0} c{2} i{5,7}", "[2,2]{5,7,7,5}");
+    op_expect_error("OneHot", 11, "i{0} i[]{-1} c{0,1}", "depth");
+    op_expect_error("OneHot", 11, "i{0} i[]{1} c{0}", "two values");
+    op_expect("CenterCropPad", 18, "i{1,2,3,4,5} i{2}", "{2,3}");
+    op_expect("CenterCropPad axes=[0]", 18, "i[2,1]{1,2} i{5}", "[5,1]{0,1,2,0,0}");
+    op_expect_error("CenterCropPad", 18, "i{1,2} i{-1}", "size of -1");
+    op_expect_error("CenterCropPad", 18, "i{1,2} i{1,2}", "one size an axis");
+    op_expect("Einsum equation=ij,jk", 12, "c[1,2]{1,2} c[2,2]{1,2,3,4}", "[1,2]{7,10}");
+    op_expect("Einsum equation=ba", 12, "c[1,2]{1,2}", "[2,1]{1,2}");
+    op_expect("Einsum equation=bij,bjk->ik", 12, "c[0,1,2]{} c[0,2,1]{}", "[1,1]{0}");
+    op_expect_error("Einsum equation=ij,jk->ik", 12, "c[1,2]{1,2} c[3,1]{1,2,3}", "differ");
+    op_expect_error("Einsum equation=ij,jk->im", 12, "c[1,2]{1,2} c[2,1]{1,2}", "no input has");
+    op_expect_error("Einsum equation=ij->ii", 12, "c[1,2]{1,2}", "label twice");
+    op_expect_error("Einsum equation=i1->i", 12, "c[1,2]{1,2}", "not handled");
+    op_expect_error("Einsum equation=ijk->i", 12, "c[1,2]{1,2}", "ranks");
+    op_expect_error("Einsum equation=i->i", 12, "c{1} c{2}", "1 terms for 2");
 }
 END_TEST
 
@@ -366,6 +477,18 @@ START_TEST(hostile)
         {"GatherElements axis=#", 13, "r[2,3] i[2,1]{#,#}"},
         {"GatherND batch_dims=#", 13, "r[2,3] i[2,2]{#,#,#,#}"},
         {"ScatterElements axis=#", 13, "r[2,3] i[1,2]{#,#} r[1,2]"},
+        {"ScatterND", 13, "r[2,3] i[1,2]{#,#} r[1]"},
+        {"TopK axis=#", 11, "r[2,3] i{#}"},
+        {"TopK axis=#", 11, "r[2,0,3] i{#}"},
+        {"ArgMax axis=#", 11, "i[2,2]{#,#,#,#}"},
+        {"Compress axis=#", 11, "r[2,3] i{#,#}"},
+        {"Unique axis=#", 11, "i[2,3]{#,#,#,#,#,#}"},
+        {"Unique axis=#", 11, "r[2,0,3]"},
+        {"Trilu", 14, "r[2,3] i[]{#}"},
+        {"EyeLike k=# dtype=#", 9, "r[2,3]"},
+        {"OneHot axis=#", 11, "i{#,#} i[]{#} c{0,1}"},
+        {"CenterCropPad", 18, "r[2,3] i{#,#}"},
+        {"CenterCropPad axes=[#]", 18, "r[2,3] i{#}"},
         {"Split axis=#", 13, "r[4,2] i{#,#}"},
         {"Split num_outputs=# axis=1", 18, "r[4,2]"},
         {"Concat axis=#", 13, "r[2,3] r[2,1]"},
@@ -429,6 +552,9 @@ int main(void)
     tcase_add_test(cases, gradients_shape);
     tcase_add_test(cases, gradients_slice_and_pad);
     tcase_add_test(cases, gradients_index);
+    tcase_add_test(cases, gradients_scatter);
+    tcase_add_test(cases, gradients_search);
+    tcase_add_test(cases, gradients_einsum);
     tcase_add_test(cases, integers);
     tcase_add_test(cases, comparisons);
     tcase_add_test(cases, casts);
@@ -436,6 +562,8 @@ int main(void)
     tcase_add_test(cases, shapes);
     tcase_add_test(cases, slices_and_pads);
     tcase_add_test(cases, indices);
+    tcase_add_test(cases, searches);
+    tcase_add_test(cases, masks);
     tcase_add_test(cases, kinks);
     tcase_add_test(cases, numerics);
     tcase_add_test(cases, hostile);

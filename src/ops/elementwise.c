@@ -179,6 +179,15 @@ UNARY_SECOND(reciprocal, 2 * Y * Y * Y)
 UNARY_SECOND(error_function, R(-2 * TWO_OVER_SQRT_PI) * X * REAL_EXP(-X * X))
 UNARY_SECOND(sine, -REAL_SIN(X))
 UNARY_SECOND(cosine, -REAL_COS(X))
+UNARY_SECOND(tangent, 2 * Y * (1 + Y * Y))
+UNARY_SECOND(arc_sine, X / ((1 - X * X) * REAL_SQRT(1 - X * X)))
+UNARY_SECOND(arc_cosine, -X / ((1 - X * X) * REAL_SQRT(1 - X * X)))
+UNARY_SECOND(arc_tangent, -2 * X / ((1 + X * X) * (1 + X * X)))
+UNARY_SECOND(hyperbolic_sine, REAL_SINH(X))
+UNARY_SECOND(hyperbolic_cosine, REAL_COSH(X))
+UNARY_SECOND(area_sine, -X / ((X * X + 1) * REAL_SQRT(X * X + 1)))
+UNARY_SECOND(area_cosine, -X / ((X * X - 1) * REAL_SQRT(X * X - 1)))
+UNARY_SECOND(area_tangent, 2 * X / ((1 - X * X) * (1 - X * X)))
 UNARY_FORWARD(floor_to_integer, REAL_FLOOR(X))
 UNARY_FORWARD(ceiling, REAL_CEIL(X))
 UNARY_FORWARD(nearest, REAL_RINT(X)) /* to nearest, ties to even: the default rounding mode */
@@ -213,20 +222,24 @@ static const OpRow rows[] = {
      .curvature = sine_curvature},
     {"", "Cos", 7, OP_KEEP_INPUTS, .forward = cosine_forward, .backward = cosine_backward,
      .curvature = cosine_curvature},
-    {"", "Tan", 7, OP_KEEP_OUTPUTS, .forward = tangent_forward, .backward = tangent_backward},
-    {"", "Asin", 7, OP_KEEP_INPUTS, .forward = arc_sine_forward, .backward = arc_sine_backward},
-    {"", "Acos", 7, OP_KEEP_INPUTS, .forward = arc_cosine_forward, .backward = arc_cosine_backward},
+    {"", "Tan", 7, OP_KEEP_OUTPUTS, .forward = tangent_forward,
+     .backward = tangent_backward, .curvature = tangent_curvature},
+    {"", "Asin", 7, OP_KEEP_INPUTS, .forward = arc_sine_forward,
+     .backward = arc_sine_backward, .curvature = arc_sine_curvature},
+    {"", "Acos", 7, OP_KEEP_INPUTS, .forward = arc_cosine_forward,
+     .backward = arc_cosine_backward, .curvature = arc_cosine_curvature},
     {"", "Atan", 7, OP_KEEP_INPUTS, .forward = arc_tangent_forward,
-     .backward = arc_tangent_backward},
+     .backward = arc_tangent_backward, .curvature = arc_tangent_curvature},
     {"", "Sinh", 9, OP_KEEP_INPUTS, .forward = hyperbolic_sine_forward,
-     .backward = hyperbolic_sine_backward},
+     .backward = hyperbolic_sine_backward, .curvature = hyperbolic_sine_curvature},
     {"", "Cosh", 9, OP_KEEP_INPUTS, .forward = hyperbolic_cosine_forward,
-     .backward = hyperbolic_cosine_backward},
-    {"", "Asinh", 9, OP_KEEP_INPUTS, .forward = area_sine_forward, .backward = area_sine_backward},
+     .backward = hyperbolic_cosine_backward, .curvature = hyperbolic_cosine_curvature},
+    {"", "Asinh", 9, OP_KEEP_INPUTS, .forward = area_sine_forward,
+     .backward = area_sine_backward, .curvature = area_sine_curvature},
     {"", "Acosh", 9, OP_KEEP_INPUTS, .forward = area_cosine_forward,
-     .backward = area_cosine_backward},
+     .backward = area_cosine_backward, .curvature = area_cosine_curvature},
     {"", "Atanh", 9, OP_KEEP_INPUTS, .forward = area_tangent_forward,
-     .backward = area_tangent_backward},
+     .backward = area_tangent_backward, .curvature = area_tangent_curvature},
     {"", "Floor", 6, 0, .forward = floor_to_integer_forward},
     {"", "Ceil", 6, 0, .forward = ceiling_forward},
     {"", "Round", 11, 0, .forward = nearest_forward},

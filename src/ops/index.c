@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Ops that read at places given by an integer tensor, and CumSum. */
-#include "ops/support_internal.h"
+#include "ops/index_internal.h"
 
 #include <string.h>
 
-/* An index, negatives counted from the end; false when out of range. */
-static bool index_normal(int64_t *index, int64_t dim)
-{
-    if (*index < 0)
-        *index += dim;
-    return *index >= 0 && *index < dim;
-}
-
-static int indices_check(const OpCall *call, int k, int64_t dim)
+int indices_check(const OpCall *call, int k, int64_t dim)
 {
     const Value *indices = call->in[k];
     for (int64_t e = 0; e < indices->count; e++)
@@ -92,8 +84,7 @@ static int gather_backward(const OpCall *call)
     return ONNXPRESS_OK;
 }
 
-/* GatherElements and ScatterElements: where each element of the index tensor points in the data. */
-static int elements_places(const OpCall *call, int64_t **places)
+int elements_places(const OpCall *call, int64_t **places)
 {
     const Value *indices = call->in[1];
     const Shape *data = &call->in[0]->shape, *shape = &indices->shape;
@@ -156,96 +147,7 @@ static int gather_elements_backward(const OpCall *call)
     return status;
 }
 
-typedef enum {
-    SCATTER_SET,
-    SCATTER_ADD,
-    SCATTER_MULTIPLY,
-    SCATTER_MOST,
-    SCATTER_LEAST
-} ScatterRule;
-
-static int read_scatter(OpNode *node, Arena *arena, Error *err)
-{
-    static const char *const names[] = {"none", "add", "mul", "max", "min"};
-    const char *reduction = attribute_string(node, "reduction", "none");
-    ScatterRule *rule = arena_array(arena, 1, sizeof *rule);
-    if (!rule)
-        return error_memory(err, "a node's parameters");
-    int known = 0;
-    while (known < 5 && strcmp(reduction, names[known]) != 0)
-        known++;
-    if (known == 5)
-        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "reduction = %s is not known",
-                          reduction);
-    *rule = (ScatterRule)known;
-    node->params = rule;
-    return ONNXPRESS_OK;
-}
-
-static real scatter_real(ScatterRule rule, real old, real update)
-{
-    switch (rule) {
-    case SCATTER_ADD:
-        return old + update;
-    case SCATTER_MULTIPLY:
-        return old * update;
-    case SCATTER_MOST:
-        return update > old ? update : old;
-    case SCATTER_LEAST:
-        return update < old ? update : old;
-    default:
-        return update;
-    }
-}
-
-static int64_t scatter_integer(ScatterRule rule, int64_t old, int64_t update)
-{
-    switch (rule) {
-    case SCATTER_ADD:
-        return (int64_t)((uint64_t)old + (uint64_t)update);
-    case SCATTER_MULTIPLY:
-        return (int64_t)((uint64_t)old * (uint64_t)update);
-    case SCATTER_MOST:
-        return update > old ? update : old;
-    case SCATTER_LEAST:
-        return update < old ? update : old;
-    default:
-        return update;
-    }
-}
-
-static int scatter_elements_forward(const OpCall *call)
-{
-    int64_t *place;
-    int status = op_require(call, 3);
-    if (status || (status = op_require_integer(call, 1)) ||
-        (status = op_require_alike(call, 0, 2)) || (status = elements_places(call, &place)))
-        return status;
-    const Value *data = call->in[0], *updates = call->in[2];
-    ScatterRule rule = *(const ScatterRule *)call->node->params;
-    if (updates->count != call->in[1]->count)
-        return op_error(call, ONNXPRESS_FORMAT, "there is not one update an index");
-    if ((status = op_output(call, 0, data->dtype, &data->shape)) || data->count == 0)
-        return status;
-    Value *y = call->out[0];
-    memcpy(value_data(y), value_data(data), (size_t)data->count * value_element(data));
-    for (int64_t e = 0; e < updates->count; e++)
-        if (dtype_is_real(data->dtype))
-            y->r[place[e]] = scatter_real(rule, y->r[place[e]], updates->r[e]);
-        else
-            y->i[place[e]] =
-                integer_wrap(data->dtype, scatter_integer(rule, y->i[place[e]], updates->i[e]));
-    return ONNXPRESS_OK;
-}
-
-/* GatherND: each row of the index tensor's last axis names one block of the data. */
-typedef struct {
-    Shape shape;
-    int64_t n, block; /* blocks, and elements of each */
-    int64_t *place;   /* [n] */
-} BlocksPlan;
-
-static int gather_nd_plan(const OpCall *call, BlocksPlan *plan)
+int blocks_plan(const OpCall *call, BlocksPlan *plan)
 {
     const Value *indices = call->in[1];
     const Shape *data = &call->in[0]->shape, *shape = &indices->shape;
@@ -295,7 +197,7 @@ static int gather_nd_forward(const OpCall *call)
     BlocksPlan plan;
     int status = op_require(call, 2);
     if (status || (status = op_require_integer(call, 1)) ||
-        (status = gather_nd_plan(call, &plan)) ||
+        (status = blocks_plan(call, &plan)) ||
         (status = op_output(call, 0, call->in[0]->dtype, &plan.shape)) || call->out[0]->count == 0)
         return status;
     const Value *data = call->in[0];
@@ -311,7 +213,7 @@ static int gather_nd_backward(const OpCall *call)
     BlocksPlan plan;
     if (!call->d_in[0] || !call->d_out[0] || call->out[0]->count == 0)
         return ONNXPRESS_OK;
-    int status = gather_nd_plan(call, &plan);
+    int status = blocks_plan(call, &plan);
     for (int64_t e = 0; !status && e < plan.n; e++)
         add_dense(plan.block, call->d_in[0] + plan.place[e], call->d_out[0] + e * plan.block);
     return status;
@@ -403,7 +305,6 @@ static const OpRow rows[] = {
      .backward = gather_elements_backward, .curvature = curvature_as_backward},
     {"", "GatherND", 11, OP_KEEP_INPUTS, .forward = gather_nd_forward,
      .backward = gather_nd_backward, .curvature = curvature_as_backward},
-    {"", "ScatterElements", 11, 0, .read = read_scatter, .forward = scatter_elements_forward},
     {"", "CumSum", 11, OP_KEEP_INPUTS, .forward = cumsum_forward, .backward = cumsum_backward,
      .curvature = curvature_as_backward},
 };

@@ -201,9 +201,16 @@ DERIVATIVE(of_squares, 2 * X)
 DERIVATIVE(of_squares_squared, 4 * X * X)
 DERIVATIVE(of_squares_second, 2)
 DERIVATIVE(of_norm, Y > 0 ? X / Y : 0)
+DERIVATIVE(of_norm_squared, Y > 0 ? X / Y * (X / Y) : 0)
+DERIVATIVE(of_norm_second, Y > 0 ? (1 - X / Y * (X / Y)) / Y : 0)
 DERIVATIVE(of_absolutes, SIGN(X))
+DERIVATIVE(of_absolutes_squared, X != 0)
 DERIVATIVE(of_log_sum, REAL_EXP(-Y))
+DERIVATIVE(of_log_sum_squared, REAL_EXP(-2 * Y))
+DERIVATIVE(of_log_sum_second, -REAL_EXP(-2 * Y))
 DERIVATIVE(of_log_sum_exp, REAL_EXP(X - Y))
+DERIVATIVE(of_log_sum_exp_squared, REAL_EXP(2 * (X - Y)))
+DERIVATIVE(of_log_sum_exp_second, REAL_EXP(X - Y) - REAL_EXP(2 * (X - Y)))
 
 /* The gradient of an extreme goes to the first element that attains it. */
 static int extreme_backward(const OpCall *call)
@@ -234,8 +241,8 @@ static int extreme_backward(const OpCall *call)
     return ONNXPRESS_OK;
 }
 
-/* The product of the others: y / x unless a factor is zero. */
-static int product_backward(const OpCall *call)
+/* The product of the others, or that squared: y / x unless a factor is zero. */
+static int product_rule(const OpCall *call, bool squared)
 {
     ReducePlan plan;
     if (!call->d_in[0] || !call->d_out[0])
@@ -265,12 +272,25 @@ static int product_backward(const OpCall *call)
                     zeros[o]++;
                 else if (pass == 0)
                     product[o] *= x->r[i];
-                else if (zeros[o] == (zero ? 1 : 0))
-                    call->d_in[0][i] += call->d_out[0][o] * product[o] / (zero ? 1 : x->r[i]);
+                else if (zeros[o] == (zero ? 1 : 0)) {
+                    real others = product[o] / (zero ? 1 : x->r[i]);
+                    call->d_in[0][i] += call->d_out[0][o] * (squared ? others * others : others);
+                }
             }
         while (walk_next(&w));
     }
     return ONNXPRESS_OK;
+}
+
+static int product_backward(const OpCall *call)
+{
+    return product_rule(call, false);
+}
+
+static int product_curvature(const OpCall *call, const real *const *d_out)
+{
+    (void)d_out; /* linear in each factor */
+    return product_rule(call, true);
 }
 
 /* log of a sum of exponentials, each less the largest, so that none overflows. */
@@ -341,22 +361,29 @@ static int log_sum_exp_backward(const OpCall *call)
     return reduce_backward(call, &reduction);
 }
 
-static int mean_curvature(const OpCall *call, const real *const *d_out)
+/* With the squared slope and the second derivative (NULL: zero) as derivatives. */
+static int reduce_curvature(const OpCall *call, const real *const *d_out, const Reduction *squared,
+                            const Reduction *second)
 {
-    static const Reduction squared = {.derivative = of_mean_squared};
-    (void)d_out;
-    return reduce_backward(call, &squared);
-}
-
-static int square_sum_curvature(const OpCall *call, const real *const *d_out)
-{
-    static const Reduction squared = {.derivative = of_squares_squared};
-    static const Reduction second = {.derivative = of_squares_second};
     OpCall first = *call;
     first.d_out = d_out;
-    int status = reduce_backward(call, &squared);
-    return status ? status : reduce_backward(&first, &second);
+    int status = reduce_backward(call, squared);
+    return status || !second->derivative ? status : reduce_backward(&first, second);
 }
+
+#define REDUCTION_CURVATURE(name, SQUARED, SECOND)                                                 \
+    static int name##_curvature(const OpCall *call, const real *const *d_out)                      \
+    {                                                                                              \
+        static const Reduction squared = {.derivative = SQUARED}, second = {.derivative = SECOND}; \
+        return reduce_curvature(call, d_out, &squared, &second);                                   \
+    }
+
+REDUCTION_CURVATURE(mean, of_mean_squared, NULL)
+REDUCTION_CURVATURE(square_sum, of_squares_squared, of_squares_second)
+REDUCTION_CURVATURE(norm, of_norm_squared, of_norm_second)
+REDUCTION_CURVATURE(absolute_sum, of_absolutes_squared, NULL)
+REDUCTION_CURVATURE(log_sum, of_log_sum_squared, of_log_sum_second)
+REDUCTION_CURVATURE(log_sum_exp, of_log_sum_exp_squared, of_log_sum_exp_second)
 
 #define BOTH (OP_KEEP_INPUTS | OP_KEEP_OUTPUTS)
 static const OpRow rows[] = {
@@ -368,15 +395,18 @@ static const OpRow rows[] = {
      .curvature = curvature_as_backward},
     {"", "ReduceMin", 1, BOTH, .forward = least_forward, .backward = extreme_backward,
      .curvature = curvature_as_backward},
-    {"", "ReduceProd", 1, OP_KEEP_INPUTS, .forward = product_forward, .backward = product_backward},
+    {"", "ReduceProd", 1, OP_KEEP_INPUTS, .forward = product_forward,
+     .backward = product_backward, .curvature = product_curvature},
     {"", "ReduceL1", 1, OP_KEEP_INPUTS, .forward = absolute_sum_forward,
-     .backward = absolute_sum_backward},
-    {"", "ReduceL2", 1, BOTH, .forward = norm_forward, .backward = norm_backward},
+     .backward = absolute_sum_backward, .curvature = absolute_sum_curvature},
+    {"", "ReduceL2", 1, BOTH, .forward = norm_forward,
+     .backward = norm_backward, .curvature = norm_curvature},
     {"", "ReduceSumSquare", 1, OP_KEEP_INPUTS, .forward = square_sum_forward,
      .backward = square_sum_backward, .curvature = square_sum_curvature},
-    {"", "ReduceLogSum", 1, BOTH, .forward = log_sum_forward, .backward = log_sum_backward},
+    {"", "ReduceLogSum", 1, BOTH, .forward = log_sum_forward,
+     .backward = log_sum_backward, .curvature = log_sum_curvature},
     {"", "ReduceLogSumExp", 1, BOTH, .forward = log_sum_exp_forward,
-     .backward = log_sum_exp_backward},
+     .backward = log_sum_exp_backward, .curvature = log_sum_exp_curvature},
 };
 
 const OpFamily op_family_reduce = {rows, sizeof rows / sizeof rows[0]};
