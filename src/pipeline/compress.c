@@ -246,21 +246,31 @@ static int prune(Compression *c)
     return prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
 
-static RewriteForm choose_form(const Session *s, const Selection *selection)
+/* The decoder's form unless it would take long to load, or the model cannot be lifted to its opset. */
+static int choose_form(Session *s, const Selection *selection, RewriteForm *form)
 {
+    Error why = {0};
     switch (s->options->form) {
     case ONNXPRESS_FORM_FUNCTION:
-        return FORM_FUNCTION;
+        *form = FORM_FUNCTION;
+        return ONNXPRESS_OK;
     case ONNXPRESS_FORM_INLINED:
-        return FORM_INLINED;
+        *form = FORM_INLINED;
+        return ONNXPRESS_OK;
     case ONNXPRESS_FORM_LOOKUP:
-        return FORM_LOOKUP;
+        *form = FORM_LOOKUP;
+        return ONNXPRESS_OK;
     case ONNXPRESS_FORM_PLAIN:
-        return FORM_PLAIN;
+        *form = FORM_PLAIN;
+        return ONNXPRESS_OK;
     default:
-        /* The decoder needs CumSum, of opset 11. */
-        return selection->total_elements > FUNCTION_WEIGHTS || s->model->opset < 11 ? FORM_LOOKUP
-                                                                                    : FORM_FUNCTION;
+        *form = FORM_LOOKUP;
+        if (selection->total_elements > FUNCTION_WEIGHTS)
+            return ONNXPRESS_OK;
+        if (rewrite_lift_check(s->model, &why))
+            return session_warn(s, "the form lookup is written: %s", why.message);
+        *form = FORM_FUNCTION;
+        return ONNXPRESS_OK;
     }
 }
 
@@ -491,10 +501,10 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = prune(&c);
     if (!rc)
         rc = find_layers(&c);
-    if (!rc) {
-        c.form = choose_form(s, &c.selection);
+    if (!rc)
+        rc = choose_form(s, &c.selection, &c.form);
+    if (!rc)
         rc = quantize_to_goal(&c, &small);
-    }
     if (!rc)
         rc = tune(&c, &small);
     if (!rc)

@@ -7,7 +7,6 @@
 
 #include "rewrite/rewrite_internal.h"
 
-#define DECODER_OPSET 11       /* CumSum, BitShift */
 #define LOOKUP_OPSET 7         /* Mul with broadcasting */
 #define FUNCTIONS_IR 8         /* model-local functions */
 #define FREE_INITIALIZERS_IR 4 /* initializers that are no inputs */
@@ -34,12 +33,11 @@ static int check_tensor(const Model *model, const Coded *coded, size_t number, u
 
 static int check_coded(const Model *model, const Coded *coded, RewriteForm form, Error *err)
 {
-    int64_t needed = form == FORM_PLAIN ? 0 : form == FORM_LOOKUP ? LOOKUP_OPSET : DECODER_OPSET;
-    if (model->opset < needed)
+    if (form == FORM_LOOKUP && model->opset < LOOKUP_OPSET)
         return error_set(err, ONNXPRESS_UNSUPPORTED,
-                         "%s: has opset %lld, and the decoder needs %lld;"
+                         "%s: has opset %lld, and the form lookup needs %d;"
                          " convert the model first (onnx.version_converter) or write --form plain",
-                         model->path, (long long)model->opset, (long long)needed);
+                         model->path, (long long)model->opset, LOOKUP_OPSET);
     if (model_metadata(model, REWRITE_KEY))
         return error_set(err, ONNXPRESS_USAGE, "%s: is compressed already; restore it first",
                          model->path);
@@ -182,6 +180,8 @@ static int attach(Emitter *e, Decoder *decoder, const Coded *coded, RewriteForm 
 int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err)
 {
     int status = check_coded(model, coded, form, err);
+    if (!status && (form == FORM_FUNCTION || form == FORM_INLINED))
+        status = rewrite_lift(model, err);
     if (status)
         return status;
     Arena *scratch = arena_create();

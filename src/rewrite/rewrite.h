@@ -5,7 +5,8 @@
  * model-local functions (form function), spelled out (inlined), as byte indices with a Gather
  * (lookup), or as float initializers that take few values (plain). Nothing else of the model
  * changes, except metadata_props "onnxpress" and, for forms with functions, ir_version >= 8 and the
- * opset import of domain "onnxpress". The decoder needs opset 11; below it: ONNXPRESS_UNSUPPORTED.
+ * opset import of domain "onnxpress". The decoder needs opset 11: models of opset 7 to 10 are lifted to
+ * it first (rewrite_lift); what cannot be lifted: ONNXPRESS_UNSUPPORTED, and lookup is left.
  * rewrite_save writes the model and, when asked, its sidecar PATH.data, both or neither.
  * rewrite_restore turns any form back into float initializers, checking lengths and checksums.
  */
@@ -47,6 +48,12 @@ uint64_t rewrite_block(uint64_t n, uint64_t first);
  * them. */
 int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, int levels,
                      uint64_t *bytes, Error *err);
+
+/* Says a model of opset 7 to 10 in the words of opset 11, with equal answers in onnxruntime; newer ones
+ * stay as they are. ONNXPRESS_UNSUPPORTED names the node that cannot be lifted, and the model is as it
+ * was; rewrite_lift_check only asks. */
+int rewrite_lift(Model *model, Error *err);
+int rewrite_lift_check(Model *model, Error *err);
 
 /* `note` is a JSON object's members (without braces) to be kept in the metadata: tool version,
  * source SHA-256, method, goal, importance. Streams' lengths and checksums are added to it. */
