@@ -14,7 +14,6 @@ changed is not made again.
 import argparse
 import csv
 import json
-import math
 import pathlib
 import resource
 import subprocess
@@ -35,12 +34,12 @@ NETS = {
     "lenet5": {
         "title": "LeNet-5 / MNIST",
         "prune": ["--epochs", "18", "--prune", "0.98", "--augment", "shift"],
-        "max_kl": 0.003, "tune": ["--finetune", "1", "--rate", "0.0005", "--augment", "shift"],
+        "max_kl": 0.003, "tune": ["--finetune", "1", "--augment", "shift"],
         "levels": (2, 3, 4, 6, 8, 16, 32), "bits": (0.6, 0.8, 1, 1.5, 2, 3)},
     "resnet32": {
         "title": "ResNet-32 / CIFAR-10",
         "prune": ["--epochs", "16", "--batch", "128", "--prune", "0.88", "--augment", "shift,flip"],
-        "max_kl": 0.01, "tune": ["--finetune", "1", "--rate", "0.0002", "--augment", "shift,flip"],
+        "max_kl": 0.01, "tune": ["--finetune", "1", "--augment", "shift,flip"],
         "levels": (4, 6, 8, 12, 16, 32, 64), "bits": (1.5, 2, 2.5, 3, 4, 5)},
 }
 # (top-1 %, ratio by the paper's count); Table 1 of arXiv 1612.01543.
@@ -172,7 +171,7 @@ def curves(net):
             for tuned in (False, True):
                 made = net.compress(
                     tag_of("curve", name, x, "tuned" if tuned else "plain"), net.model,
-                    [*args, "--hessian", hessian, "--step" if kmeans else "--bits", x,
+                    [*args, "--hessian", hessian, "--levels" if kmeans else "--bits", x,
                      *(tuning(net) if tuned else [])])
                 if made:
                     found.append((name, tuned, made))
@@ -183,8 +182,8 @@ def draw_curves(net, points, top1):
     from figure import draw
     span = 1.5 if net.name == "lenet5" else 8
     for kind, label, bits in (
-            ("fixed", "bits a weight, fixed-length indices", lambda r: math.log2(r["levels"])),
-            ("huffman", "average codeword length, bits a weight", lambda r: r["huffman_bits"])):
+            ("fixed", "bits a weight, fixed-length indices", lambda r: r["fixed_codeword_bits"]),
+            ("huffman", "average codeword length, bits a weight", lambda r: r["codeword_bits"])):
         lines = [(name + (", fine-tuned" if tuned else ""),
                   [(bits(made["report"]), made["top1"]) for n, t, made in points if (n, t) == (name, tuned)],
                   "-" if tuned else "--")
@@ -248,7 +247,7 @@ def main():
     if "table" in parts:
         (OUT / "table.md").write_text("\n".join(lines) + "\n")
         print("\n".join(lines))
-    keys = ("ratio", "paper_ratio", "levels", "huffman_bits")
+    keys = ("ratio", "paper_ratio", "levels", "fixed_ratio", "codeword_bits", "position_code")
     with open(OUT / "results.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("network", "method", "top1", "kl", "bytes", *keys, "seconds", "command"))
