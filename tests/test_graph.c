@@ -314,7 +314,7 @@ static Onnx__NodeProto *add_inner(Model *model, Onnx__GraphProto *graph, const c
     return graph->node[0];
 }
 
-START_TEST(subgraphs_read_from_outside)
+START_TEST(bodies_are_taken_apart)
 {
     Model *model = empty_model();
     Graph *graph;
@@ -328,27 +328,38 @@ START_TEST(subgraphs_read_from_outside)
     Onnx__GraphProto *deeper = add_subgraph(model, inner);
     add_inner(model, deeper, "z", "v");
     add_value(model, deeper, true, "v");
-    add_value(model, deeper, true, "t"); /* of the graph around it: no use of ours */
     Onnx__GraphProto *second = add_subgraph(model, model->proto->graph->node[0]);
     add_inner(model, second, "w", "t");
-    add_value(model, second, true, "x");
+    add_value(model, second, true, "t");
     expect_ok(build_graph(model, &graph));
-    ck_assert_int_eq(graph->order[0], 1);
-    ck_assert_int_eq(graph->order[1], 0);
+    ck_assert(graph->n_nodes == 5 && graph->n_bodies == 3);
+    /* z, the deeper body, what holds it, the second body, If */
+    const int order[5] = {1, 3, 2, 4, 0};
+    ck_assert_mem_eq(graph->order, order, sizeof order);
     ck_assert_int_eq(graph_find(graph, "t"), -1);
-    const char *read[3] = {"w", "z", "x"};
-    for (int i = 0; i < 3; i++) {
-        const GraphValue *value = &graph->values[graph_find(graph, read[i])];
-        int from_inside = 0;
-        for (int k = 0; k < value->n_uses; k++)
-            from_inside += value->uses[k].node == 0 && value->uses[k].input == -1;
-        ck_assert_int_eq(from_inside, 1);
-    }
+    ck_assert_int_ge(graph_find(graph, "v"), 0);
+    const GraphBody *bodies = graph->bodies;
+    const GraphValue *values = graph->values;
+    ck_assert(bodies[0].node == 0 && bodies[1].node == 2 && bodies[2].node == 0);
+    ck_assert(bodies[1].parent == 0 && bodies[0].next == 2 && bodies[2].next == -1);
+    ck_assert_str_eq(values[bodies[0].outputs[0]].name, "if/body/t");
+    ck_assert_str_eq(values[bodies[0].outputs[0]].local, "t");
+    ck_assert_str_eq(values[bodies[2].outputs[0]].name, "if/body/t.1");
+    ck_assert_int_eq(graph->n_inputs[0], 3);
+    ck_assert_int_eq(graph->inputs[0][2], bodies[2].outputs[0]);
+    ck_assert_int_eq(graph->n_captures[0], 2);
+    ck_assert_int_eq(graph->captures[2][0], graph_find(graph, "z"));
+    const GraphValue *w = &values[graph_find(graph, "w")];
+    ck_assert(w->n_uses == 2 && w->uses[0].node == 2 && w->uses[1].node == 4);
     add_inner(model, second, "gone", "t");
     expect_error(build_graph(model, &graph), ONNXPRESS_FORMAT,
-                 "node 'if' (If) has a subgraph that reads a value that nothing makes: 'gone'");
-    /* A cycle that runs through a subgraph. */
+                 "node 4 (Relu) reads a value that nothing makes: 'gone'");
     add_inner(model, second, "w", "t");
+    second->output[0]->name = arena_strdup(model->arena, "v"); /* of another body */
+    expect_error(build_graph(model, &graph), ONNXPRESS_FORMAT,
+                 "has a body with an output that nothing makes: 'v'");
+    /* A cycle that runs through a body. */
+    second->output[0]->name = arena_strdup(model->arena, "t");
     model->proto->graph->node[1]->input[0] = arena_strdup(model->arena, "y");
     expect_error(build_graph(model, &graph), ONNXPRESS_FORMAT, "is part of a cycle");
     model_free(model);
@@ -408,6 +419,6 @@ int main(void)
     ADD(suite, "build", built_models_are_saved, metadata, fresh_names_are_fresh,
         save_keeps_what_is_there, too_large_is_refused);
     ADD(suite, "graph", lenet_graph, graph_of_many_shapes, bad_graphs_are_refused,
-        subgraphs_read_from_outside, sparse_initializers_are_made, long_chains);
+        bodies_are_taken_apart, sparse_initializers_are_made, long_chains);
     return run_suite(suite);
 }

@@ -143,6 +143,7 @@ int exec_curvature(Exec *exec, const real *const *d_outputs, const real *const *
         bool needed = false;
         for (int k = 0; k < step->op.n_out && step->differentiable; k++)
             needed |= step->out[k] >= 0 && exec->needs[step->out[k]];
+        needed = needed && exec->done[s];
         if (needed && !exec->kept[s])
             status = error_set(err, ONNXPRESS_INTERNAL,
                                "the forward run did not keep what this backward run reads");
@@ -167,7 +168,7 @@ static bool senses(const Program *program, const Step *step, int k)
     int v = step->in[k];
     bool sampled = false;
     if (v < 0 || program->values[v].origin != FROM_WEIGHT || !step->op.row ||
-        !step->op.row->curvature)
+        !step->op.row->curvature || step->loop >= 0)
         return false;
     for (int o = 0; o < step->op.n_out; o++)
         sampled |= step->out[o] >= 0 && program->values[step->out[o]].tainted;
@@ -246,7 +247,8 @@ int exec_sensitivity(Exec *exec, real *const *acc, Error *err)
     for (int s = 0; s < program->n_steps && !status; s++) {
         const Step *step = &program->steps[s];
         for (int k = 0; k < step->op.n_in && !status; k++) {
-            if (!senses(program, step, k) || !acc[program->values[step->in[k]].index])
+            if (!exec->done[s] || !senses(program, step, k) ||
+                !acc[program->values[step->in[k]].index])
                 continue;
             status = add_sensitivity(exec, step, k, acc[program->values[step->in[k]].index], err);
             exec_release_scratch(exec);

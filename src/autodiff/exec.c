@@ -125,9 +125,11 @@ int exec_create(const Program *program, size_t memory, Exec **result, Error *err
     exec->kept = calloc(n_steps, sizeof *exec->kept);
     exec->pending = calloc(n_values, sizeof *exec->pending);
     exec->gradient = calloc(n_values, sizeof *exec->gradient);
+    exec->done = calloc(n_steps, sizeof *exec->done);
+    exec->loops = loop_frames_create(program->graph->n_bodies);
     if (!exec->pool || !exec->values || !exec->in || !exec->out || !exec->d_out || !exec->d_in ||
         !exec->override || !exec->wanted || !exec->needs || !exec->retain || !exec->kept ||
-        !exec->pending || !exec->gradient) {
+        !exec->pending || !exec->gradient || !exec->done || !exec->loops) {
         exec_free(exec);
         return error_memory(err, "an executor");
     }
@@ -136,7 +138,7 @@ int exec_create(const Program *program, size_t memory, Exec **result, Error *err
     return ONNXPRESS_OK;
 }
 
-static void drop_value(Exec *exec, int v)
+void exec_drop_value(Exec *exec, int v)
 {
     Value *value = &exec->values[v];
     pool_release(exec->pool, value->buffer);
@@ -145,7 +147,7 @@ static void drop_value(Exec *exec, int v)
     value->i = NULL; /* the shape stays for backward */
 }
 
-static void drop_gradient(Exec *exec, int v)
+void exec_drop_gradient(Exec *exec, int v)
 {
     pool_release(exec->pool, exec->gradient[v]);
     exec->gradient[v] = NULL;
@@ -154,9 +156,10 @@ static void drop_gradient(Exec *exec, int v)
 static void drop_run(Exec *exec)
 {
     for (int v = 0; v < exec->program->graph->n_values; v++) {
-        drop_value(exec, v);
-        drop_gradient(exec, v);
+        exec_drop_value(exec, v);
+        exec_drop_gradient(exec, v);
     }
+    loop_frames_drop(exec);
     exec_release_scratch(exec);
     exec->ran = false;
 }
@@ -165,7 +168,7 @@ void exec_free(Exec *exec)
 {
     if (!exec)
         return;
-    if (exec->pool && exec->values && exec->gradient)
+    if (exec->pool && exec->values && exec->gradient && exec->loops)
         drop_run(exec);
     pool_free(exec->pool);
     free(exec->values);
@@ -181,6 +184,8 @@ void exec_free(Exec *exec)
     free(exec->kept);
     free(exec->pending);
     free(exec->gradient);
+    free(exec->done);
+    free(exec->loops);
     free(exec);
 }
 
@@ -216,14 +221,9 @@ void exec_set_wanted(Exec *exec, const bool *wanted)
         exec->wanted[w] = (!wanted || wanted[w]) && weight->reaches && !weight->steers;
         exec->needs[weight->value] = exec->wanted[w];
     }
+    program_spread_needs(program, exec->needs);
     for (int s = 0; s < program->n_steps; s++) {
         const Step *step = &program->steps[s];
-        bool any = false;
-        for (int k = 0; k < step->op.n_in; k++)
-            any |= step->in[k] >= 0 && exec->needs[step->in[k]];
-        for (int k = 0; any && step->differentiable && k < step->op.n_out; k++)
-            if (step->out[k] >= 0)
-                exec->needs[step->out[k]] = program->values[step->out[k]].useful;
         if (!step_needs(exec, step))
             continue;
         for (int k = 0; k < step->op.n_in && step->op.row->keep & OP_KEEP_INPUTS; k++)
@@ -289,7 +289,7 @@ void exec_fold_release(Exec *exec, const Step *step)
 {
     for (int k = 0; k < step->op.n_out; k++)
         if (step->out[k] >= 0)
-            drop_value(exec, step->out[k]);
+            exec_drop_value(exec, step->out[k]);
 }
 
 static int bind_values(Exec *exec, const Value *inputs, Error *err)
@@ -297,7 +297,7 @@ static int bind_values(Exec *exec, const Value *inputs, Error *err)
     const Program *program = exec->program;
     for (int v = 0; v < program->graph->n_values; v++) {
         const ProgramValue *known = &program->values[v];
-        exec->pending[v] = known->n_readers;
+        exec->pending[v] = known->n_pending;
         exec->values[v] = known->constant; /* empty for inputs and steps */
         if (known->origin == FROM_WEIGHT && exec->override[known->index])
             /* Values are written by the op that makes them alone: a weight is only read. */
@@ -315,6 +315,65 @@ static int bind_values(Exec *exec, const Value *inputs, Error *err)
     return ONNXPRESS_OK;
 }
 
+/* Whether no branch around the step is passed over, as far out as the loop that runs it. */
+static bool is_taken(const Exec *exec, const Step *step)
+{
+    const Program *program = exec->program;
+    for (int b = step->body; b != step->loop; b = program->graph->bodies[b].parent) {
+        const ProgramBody *body = &program->bodies[b];
+        if (body->kind != BODY_BRANCH)
+            continue;
+        const Value *condition = &exec->values[body->condition];
+        if (!condition->i || condition->count != 1 || (condition->i[0] != 0) != body->when)
+            return false;
+    }
+    return true;
+}
+
+static bool may_go(const Exec *exec, int v, int keep)
+{
+    const ProgramValue *value = &exec->program->values[v];
+    return !exec->pending[v] && (value->origin == FROM_STEP || value->origin == FROM_LOOP) &&
+           !value->is_output && !(keep == EXEC_KEEP && exec->retain[v]);
+}
+
+/* Whatever nobody reads any more goes, in order of the last reading. */
+static void drop_read(Exec *exec, const Step *step, int keep)
+{
+    const Graph *graph = exec->program->graph;
+    int captures = step->holds < 0 ? 0 : graph->n_captures[step->node];
+    for (int k = 0; k < step->op.n_in + captures; k++) {
+        int v = k < step->op.n_in ? step->in[k]
+                                  : graph->captures[step->node][k - step->op.n_in];
+        if (v < 0 || exec->program->values[v].loop != step->loop)
+            continue;
+        exec->pending[v]--;
+        if (may_go(exec, v, keep))
+            exec_drop_value(exec, v);
+    }
+    for (int k = 0; k < step->op.n_out; k++)
+        if (step->out[k] >= 0 && may_go(exec, step->out[k], keep))
+            exec_drop_value(exec, step->out[k]);
+}
+
+int exec_run_steps(Exec *exec, int first, int end, int loop, int keep, Error *err)
+{
+    int status = ONNXPRESS_OK;
+    for (int s = first; !status && s < end; s++) {
+        const Step *step = &exec->program->steps[s];
+        if (step->loop != loop)
+            continue; /* of a loop in here, which runs it */
+        exec->done[s] = is_taken(exec, step);
+        if (exec->done[s] && step->holds >= 0)
+            status = loop_forward(exec, step, keep, err);
+        else if (exec->done[s])
+            status = run_forward(exec, step, err);
+        exec->kept[s] = keep == EXEC_KEEP && step_needs(exec, step);
+        drop_read(exec, step, keep);
+    }
+    return status;
+}
+
 int exec_forward(Exec *exec, const Value *inputs, int keep, Error *err)
 {
     const Program *program = exec->program;
@@ -323,24 +382,8 @@ int exec_forward(Exec *exec, const Value *inputs, int keep, Error *err)
         return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: no rule to run this op",
                          program->unsupported);
     int status = bind_values(exec, inputs, err);
-    for (int s = 0; !status && s < program->n_steps; s++) {
-        const Step *step = &program->steps[s];
-        status = run_forward(exec, step, err);
-        exec->kept[s] = keep == EXEC_KEEP && step_needs(exec, step);
-        /* Whatever nobody reads any more goes, in order of the last reading. */
-        for (int k = 0; k < step->op.n_in; k++) {
-            int v = step->in[k];
-            if (v >= 0 && --exec->pending[v] == 0 && program->values[v].origin == FROM_STEP &&
-                !(keep == EXEC_KEEP && exec->retain[v]) && !program->values[v].is_output)
-                drop_value(exec, v);
-        }
-        for (int k = 0; k < step->op.n_out; k++) {
-            int v = step->out[k];
-            if (v >= 0 && !exec->pending[v] && !program->values[v].is_output &&
-                !(keep == EXEC_KEEP && exec->retain[v]))
-                drop_value(exec, v);
-        }
-    }
+    if (!status)
+        status = exec_run_steps(exec, 0, program->n_steps, -1, keep, err);
     if (status)
         drop_run(exec);
     exec->ran = !status;
@@ -413,11 +456,30 @@ static int sweep_step(Exec *exec, const Step *step, real *const *acc, Error *err
     return status;
 }
 
+int exec_sweep_steps(Exec *exec, int first, int end, int loop, real *const *acc, Error *err)
+{
+    int status = ONNXPRESS_OK;
+    for (int s = end - 1; !status && s >= first; s--) {
+        const Step *step = &exec->program->steps[s];
+        if (step->loop != loop || !exec->done[s] || !step_needs(exec, step))
+            continue;
+        if (!exec->kept[s])
+            return error_set(err, ONNXPRESS_INTERNAL,
+                             "the forward run did not keep what this backward run reads");
+        status = step->holds < 0 ? sweep_step(exec, step, acc, err)
+                                 : loop_backward(exec, step, acc, err);
+        for (int k = 0; k < step->op.n_out; k++)
+            if (step->out[k] >= 0)
+                exec_drop_gradient(exec, step->out[k]);
+    }
+    return status;
+}
+
 int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error *err)
 {
     const Program *program = exec->program;
     for (int v = 0; v < program->graph->n_values; v++)
-        drop_gradient(exec, v);
+        exec_drop_gradient(exec, v);
     if (!exec->ran)
         return error_set(err, ONNXPRESS_INTERNAL, "a backward run needs a forward run before it");
     int status = ONNXPRESS_OK;
@@ -430,19 +492,7 @@ int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error
         for (int64_t i = 0; !status && i < exec->values[v].count; i++)
             gradient[i] += d_outputs[o][i];
     }
-    for (int s = program->n_steps - 1; !status && s >= 0; s--) {
-        const Step *step = &program->steps[s];
-        if (!step_needs(exec, step))
-            continue;
-        if (!exec->kept[s])
-            return error_set(err, ONNXPRESS_INTERNAL,
-                             "the forward run did not keep what this backward run reads");
-        status = sweep_step(exec, step, acc, err);
-        for (int k = 0; k < step->op.n_out; k++)
-            if (step->out[k] >= 0)
-                drop_gradient(exec, step->out[k]);
-    }
-    return status;
+    return status ? status : exec_sweep_steps(exec, 0, program->n_steps, -1, acc, err);
 }
 
 int exec_backward(Exec *exec, const real *const *d_outputs, Error *err)

@@ -1,4 +1,8 @@
-/* What program.c, exec.c and square.c share: the program's steps and the run's storage.
+/* What the files of this folder share: the program's steps and the run's storage.
+ *
+ * Steps of bodies (of If, Loop, Scan) stand among the others, right before the step that holds them.
+ * Those of an If's branch are passed over when the condition says so; a Loop or Scan runs those of
+ * its body again and again (loop.c), which everybody else passes over. "Loop" here is either.
  *
  * A Program is immutable once built. Its `value` facts are per graph value number: where a value
  * comes from decides who owns its storage (the program: weights and constants; the caller: inputs;
@@ -14,7 +18,8 @@ typedef enum {
     FROM_INPUT,
     FROM_WEIGHT,
     FROM_CONSTANT, /* initializer or folded: `constant` holds it */
-    FROM_STEP
+    FROM_STEP,
+    FROM_LOOP /* an input of a loop's body, set by the loop */
 } ValueOrigin;
 
 typedef struct {
@@ -22,7 +27,9 @@ typedef struct {
     int index;      /* of the program input or the weight; the step that makes it */
     Value constant; /* origins FROM_WEIGHT (original values) and FROM_CONSTANT */
     int n_readers;  /* inputs of steps that name it */
-    bool is_output;
+    int n_pending;  /* those within the same round of a loop, after which it can go */
+    int loop;       /* the innermost loop's body that it is made in, -1: none */
+    bool is_output; /* of the program, or the result of a round */
     bool useful;  /* a float path of ops with backward leads to an output */
     bool tainted; /* holds numbers computed from a graph input (not only its shape) */
 } ProgramValue;
@@ -34,13 +41,33 @@ typedef struct {
     const int *out;
     const char *unsupported; /* why it cannot run; NULL: it can */
     bool differentiable;     /* it can run, has a backward rule and makes reals */
+    int body;                /* of the graph, that it stands in; -1: none */
+    int loop;                /* the same, of a loop */
+    int holds;               /* the body of a Loop or Scan; -1: it is another op */
 } Step;
+
+typedef enum {
+    BODY_STRANGE, /* of an op that cannot run */
+    BODY_BRANCH,  /* runs when value `condition` is `when` */
+    BODY_ALWAYS,  /* a branch whose condition is constant */
+    BODY_NEVER,
+    BODY_LOOP
+} BodyKind;
+
+typedef struct {
+    BodyKind kind;
+    int condition;
+    bool when;
+    int first, end; /* a loop's steps */
+    int end_body;   /* bodies from the next one up to here are within it */
+} ProgramBody;
 
 struct Program {
     Model *model;
     Arena *arena;
     Graph *graph;
     ProgramValue *values; /* [graph->n_values] */
+    ProgramBody *bodies;  /* [graph->n_bodies] */
     Step *steps;          /* in execution order; folded ones are removed */
     int n_steps;
     int most_in, most_out; /* of any step */
@@ -55,6 +82,26 @@ struct Program {
     int n_outputs;
     const char *unsupported;
 };
+
+/* bodies.c: what each body is, and what a step in one needs to know of it. */
+int program_read_bodies(Program *program, Error *err);
+/* Gives a step that holds bodies the inputs that its row expects; *runs false: they do not fit. */
+int program_hold(Program *program, Step *step, bool *runs, Error *err);
+/* An If whose condition is constant loses a branch. */
+int program_choose(Program *program, Step *step, Error *err);
+/* Sets the loops' ranges once all steps are in place, and removes those of branches never taken. */
+void program_place_bodies(Program *program);
+/* The innermost loop around a body, that body included; -1: none. */
+int program_loop(const Program *program, int body);
+
+/* trace.c: facts that flow along the steps. */
+/* From the inputs of loops' bodies back to where they come from; true when that changes something. */
+bool program_steer_rounds(const Program *program, bool *steers);
+int program_trace(Program *program, Error *err);
+/* From the weights whose gradients are wanted on to all that these depend on. */
+void program_spread_needs(const Program *program, bool *needs);
+const char *step_name(const Onnx__NodeProto *proto);
+const char *step_type(const Onnx__NodeProto *proto);
 
 /* Runs one step whose inputs are all constants, in `exec`; out[k] are then the Exec's values until
  * exec_fold_release. Used while the program is built. */
@@ -73,6 +120,9 @@ void pool_release(Pool *pool, Buffer *buffer); /* NULL is allowed */
 size_t pool_limit(const Pool *pool);
 size_t pool_peak(const Pool *pool); /* most bytes in use at one time */
 
+/* loop.c: what the rounds of a loop leave for the way back. */
+typedef struct LoopFrames LoopFrames;
+
 struct Exec {
     const Program *program;
     Pool *pool;
@@ -90,8 +140,24 @@ struct Exec {
     int *pending;          /* [n_values] consumers that the current forward has not yet run */
     Buffer **gradient;     /* [n_values]; those of weights stay until the next run */
     int64_t samples;       /* set by exec_set_samples; 0: axis 0 of the inputs */
+    bool *done;            /* [n_steps] ran, and in no branch that was passed over */
+    LoopFrames *loops;     /* [graph->n_bodies] */
+    int64_t rounds;        /* of all loops in this run */
     bool ran;              /* the last forward succeeded */
 };
+
+/* Runs, or goes back through, those of the steps [first, end) that stand in this loop's body itself
+ * (-1: the program). */
+int exec_run_steps(Exec *exec, int first, int end, int loop, int keep, Error *err);
+int exec_sweep_steps(Exec *exec, int first, int end, int loop, real *const *acc, Error *err);
+void exec_drop_value(Exec *exec, int v);
+void exec_drop_gradient(Exec *exec, int v);
+/* A Loop or Scan as a whole. */
+int loop_forward(Exec *exec, const Step *step, int keep, Error *err);
+int loop_backward(Exec *exec, const Step *step, real *const *acc, Error *err);
+LoopFrames *loop_frames_create(int n_bodies);
+/* Gives back all that the rounds have left. */
+void loop_frames_drop(Exec *exec);
 
 /* Fills in a call of the step on the Exec's argument lists; all gradients NULL. */
 void exec_call(Exec *exec, const Step *step, OpCall *call, Error *err);

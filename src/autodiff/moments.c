@@ -10,7 +10,7 @@ bool program_matrix(const Program *program, int weight, OpMatrix *matrix)
         const Step *step = &program->steps[s];
         for (int k = 0; k < step->op.n_in; k++)
             if (step->in[k] == w->value)
-                return step->op.row && step->op.row->matrix &&
+                return step->loop < 0 && step->op.row && step->op.row->matrix &&
                        step->op.row->matrix(&step->op, k, &w->shape, matrix);
     }
     return false;
@@ -25,7 +25,8 @@ int exec_moments(Exec *exec, real *const *acc, Error *err)
         for (int k = 0; k < step->op.n_in && !status; k++) {
             int v = step->in[k];
             if (v < 0 || program->values[v].origin != FROM_WEIGHT ||
-                !acc[program->values[v].index] || !step->op.row->moment || !exec->kept[s])
+                !acc[program->values[v].index] || !step->op.row->moment || !exec->kept[s] ||
+                !exec->done[s])
                 continue;
             OpCall call;
             exec_call(exec, step, &call, err);

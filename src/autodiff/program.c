@@ -22,12 +22,12 @@ static const char *text_or(const char *text, const char *fallback)
     return text && *text ? text : fallback;
 }
 
-static const char *node_name(const Onnx__NodeProto *proto)
+const char *step_name(const Onnx__NodeProto *proto)
 {
     return text_or(proto->name, proto->n_output ? text_or(proto->output[0], "?") : "?");
 }
 
-static const char *node_type(const Onnx__NodeProto *proto)
+const char *step_type(const Onnx__NodeProto *proto)
 {
     return text_or(proto->op_type, "?");
 }
@@ -84,8 +84,11 @@ static int read_values(Program *program, Error *err)
     for (int v = 0; v < graph->n_values; v++) {
         const GraphValue *value = &graph->values[v];
         ProgramValue *known = &program->values[v];
+        known->loop = program_loop(program, value->body);
         if (!value->init) {
             known->origin = value->is_input ? FROM_INPUT : FROM_NOWHERE; /* steps set theirs */
+            if (value->is_formal && program->bodies[value->body].kind == BODY_LOOP)
+                known->origin = FROM_LOOP;
             continue;
         }
         int status = read_constant(program, value, &known->constant, err);
@@ -111,15 +114,19 @@ static int read_values(Program *program, Error *err)
 /* Finds the row and reads its parameters; what cannot run is marked, not refused. */
 static int read_step(Program *program, Step *step, Error *err)
 {
-    const Onnx__NodeProto *proto = program->model->proto->graph->node[step->node];
+    const Graph *graph = program->graph;
+    const Onnx__NodeProto *proto = graph->nodes[step->node];
     const char *domain = domain_name(proto->domain);
-    step->in = program->graph->inputs[step->node];
-    step->out = program->graph->outputs[step->node];
+    step->in = graph->inputs[step->node];
+    step->out = graph->outputs[step->node];
+    step->body = graph->node_body[step->node];
+    step->loop = program_loop(program, step->body);
+    step->holds = -1;
     step->op = (OpNode){.proto = proto,
                         .opset = domain_opset(program->model, domain),
-                        .n_in = (int)proto->n_input,
+                        .n_in = graph->n_inputs[step->node],
                         .n_out = (int)proto->n_output};
-    step->op.row = op_find(domain, node_type(proto), step->op.opset);
+    step->op.row = op_find(domain, step_type(proto), step->op.opset);
     bool runs = step->op.row != NULL;
     if (runs && step->op.row->read) {
         Error own = {0};
@@ -128,19 +135,23 @@ static int read_step(Program *program, Step *step, Error *err)
             return error_set(err, (OnnxPressStatus)status, "%s", own.message);
         runs = !status;
     }
+    if (runs && graph->first_body[step->node] >= 0) {
+        int status = program_hold(program, step, &runs, err);
+        if (status)
+            return status;
+    }
     for (int k = 0; k < step->op.n_in; k++) {
         int v = step->in[k];
-        if (v >= 0 && program->graph->values[v].init && program->values[v].origin == FROM_NOWHERE)
+        if (v >= 0 && program->values[v].origin == FROM_NOWHERE &&
+            (graph->values[v].init || graph->values[v].is_formal))
             runs = false; /* strings and the like */
     }
     if (!runs) {
         step->unsupported =
-            arena_printf(program->arena, "%s (%s%s%s, opset %lld)", node_name(proto), domain,
-                         *domain ? "." : "", node_type(proto), (long long)step->op.opset);
+            arena_printf(program->arena, "%s (%s%s%s, opset %lld)", step_name(proto), domain,
+                         *domain ? "." : "", step_type(proto), (long long)step->op.opset);
         if (!step->unsupported)
             return error_memory(err, "the program");
-        if (!program->unsupported)
-            program->unsupported = step->unsupported;
     }
     return ONNXPRESS_OK;
 }
@@ -157,18 +168,13 @@ static int read_steps(Program *program, Error *err)
         return error_memory(err, "the program");
     for (int v = 0; v < graph->n_values; v++)
         live[v] = program->values[v].is_output = graph->values[v].is_output;
-    /* A subgraph reads values that are not among its node's inputs. */
-    for (int v = 0; v < graph->n_values; v++)
-        for (int u = 0; u < graph->values[v].n_uses; u++)
-            live[v] |= graph->values[v].uses[u].input < 0;
     for (int o = graph->n_nodes - 1; o >= 0; o--) {
         int node = graph->order[o];
-        const Onnx__NodeProto *proto = program->model->proto->graph->node[node];
-        for (size_t k = 0; k < proto->n_output; k++) {
+        for (size_t k = 0; k < graph->nodes[node]->n_output; k++) {
             int v = graph->outputs[node][k];
             runs[node] |= v >= 0 && live[v] && !graph->values[v].init;
         }
-        for (size_t k = 0; runs[node] && k < proto->n_input; k++)
+        for (int k = 0; runs[node] && k < graph->n_inputs[node]; k++)
             if (graph->inputs[node][k] >= 0)
                 live[graph->inputs[node][k]] = true;
     }
@@ -230,13 +236,6 @@ static bool input_steers(const char *type, int input)
     return false;
 }
 
-/* Whether a cast makes integers: what flows on from it is a shape, an index or a choice. */
-static bool casts_to_integer(const Step *step)
-{
-    return strcmp(node_type(step->op.proto), "Cast") == 0 &&
-           !dtype_is_real((int)attribute_int(&step->op, "to", DTYPE_FLOAT));
-}
-
 /* From the inputs that steer, back through arithmetic on them. The ops below end the search: they
  * read shapes only, or they are the network itself, whose answers may choose indices. */
 static int mark_steering(Program *program, Error *err)
@@ -249,17 +248,19 @@ static int mark_steering(Program *program, Error *err)
         arena_array(program->arena, (size_t)program->graph->n_values + 1, sizeof *steers);
     if (!steers)
         return error_memory(err, "the program");
-    for (int s = program->n_steps - 1; s >= 0; s--) {
-        const Step *step = &program->steps[s];
-        const char *type = node_type(step->op.proto);
-        bool all = false;
-        for (int k = 0; k < step->op.n_out; k++)
-            all |= step->out[k] >= 0 && steers[step->out[k]];
-        all = all && !NAME_IN(type, ends);
-        for (int k = 0; k < step->op.n_in; k++)
-            if (step->in[k] >= 0 && (all || input_steers(type, k)))
-                steers[step->in[k]] = true;
-    }
+    do {
+        for (int s = program->n_steps - 1; s >= 0; s--) {
+            const Step *step = &program->steps[s];
+            const char *type = step_type(step->op.proto);
+            bool all = false;
+            for (int k = 0; k < step->op.n_out; k++)
+                all |= step->out[k] >= 0 && steers[step->out[k]];
+            all = all && !NAME_IN(type, ends);
+            for (int k = 0; k < step->op.n_in; k++)
+                if (step->in[k] >= 0 && (all || input_steers(type, k)))
+                    steers[step->in[k]] = true;
+        }
+    } while (program_steer_rounds(program, steers));
     for (int w = 0; w < program->n_weights; w++)
         program->weights[w].steers =
             steers[program->weights[w].value] || !program->weights[w].n_uses;
@@ -306,8 +307,11 @@ static int fold(Program *program, Error *err)
     if (status)
         return status;
     for (int s = 0; s < program->n_steps && !status; s++) {
-        const Step *step = &program->steps[s];
-        bool fixed = !step->unsupported;
+        Step *step = &program->steps[s];
+        bool fixed = !step->unsupported && step->holds < 0;
+        if (fixed && program->graph->first_body[step->node] >= 0 &&
+            is_fixed(program, step->in[0]) && (status = program_choose(program, step, err)))
+            break;
         for (int k = 0; k < step->op.n_in; k++)
             fixed = fixed && (step->in[k] < 0 || is_fixed(program, step->in[k]));
         if (fixed) {
@@ -323,81 +327,6 @@ static int fold(Program *program, Error *err)
     program->n_steps = left;
     exec_free(exec);
     return status;
-}
-
-/* Facts that flow along the steps that are left: readers, taint (forwards), use (backwards). */
-static void trace(Program *program)
-{
-    for (int s = 0; s < program->n_steps; s++) {
-        Step *step = &program->steps[s];
-        const char *type = node_type(step->op.proto);
-        bool tainted = false;
-        step->differentiable =
-            !step->unsupported && step->op.row->backward && !casts_to_integer(step);
-        for (int k = 0; k < step->op.n_in; k++) {
-            if (step->in[k] < 0)
-                continue;
-            ProgramValue *read = &program->values[step->in[k]];
-            read->n_readers++;
-            tainted |= read->tainted || read->origin == FROM_INPUT;
-            read->tainted |= read->origin == FROM_INPUT;
-        }
-        tainted = tainted && strcmp(type, "Shape") && strcmp(type, "Size");
-        for (int k = 0; k < step->op.n_out; k++)
-            if (step->out[k] >= 0) {
-                program->values[step->out[k]].tainted = tainted;
-                program->values[step->out[k]].index = s;
-            }
-    }
-    for (int v = 0; v < program->graph->n_values; v++)
-        program->values[v].useful = program->values[v].is_output;
-    for (int s = program->n_steps - 1; s >= 0; s--) {
-        const Step *step = &program->steps[s];
-        if (!step->differentiable)
-            continue;
-        bool useful = false;
-        for (int k = 0; k < step->op.n_out; k++)
-            useful |= step->out[k] >= 0 && program->values[step->out[k]].useful;
-        for (int k = 0; useful && k < step->op.n_in; k++)
-            if (step->in[k] >= 0)
-                program->values[step->in[k]].useful = true;
-    }
-}
-
-/* For a weight that no derivative reaches: the first op on its way that has none. */
-static const char *find_block(Program *program, int value, bool *seen)
-{
-    memset(seen, 0, (size_t)program->graph->n_values * sizeof *seen);
-    seen[value] = true;
-    for (int s = 0; s < program->n_steps; s++) {
-        const Step *step = &program->steps[s];
-        bool reads = false;
-        for (int k = 0; k < step->op.n_in; k++)
-            reads |= step->in[k] >= 0 && seen[step->in[k]];
-        if (!reads)
-            continue;
-        if (!step->differentiable)
-            return arena_printf(program->arena, "%s (%s)", node_name(step->op.proto),
-                                node_type(step->op.proto));
-        for (int k = 0; k < step->op.n_out; k++)
-            if (step->out[k] >= 0)
-                seen[step->out[k]] = true;
-    }
-    return NULL;
-}
-
-static int describe_weights(Program *program, Error *err)
-{
-    bool *seen = arena_array(program->arena, (size_t)program->graph->n_values + 1, sizeof *seen);
-    if (!seen)
-        return error_memory(err, "the program");
-    for (int w = 0; w < program->n_weights; w++) {
-        Weight *weight = &program->weights[w];
-        weight->reaches = program->values[weight->value].useful;
-        if (!weight->reaches)
-            weight->blocked_by = find_block(program, weight->value, seen);
-    }
-    return ONNXPRESS_OK;
 }
 
 static void declared_type(const Onnx__ValueInfoProto *info, ProgramInput *input)
@@ -425,11 +354,15 @@ static const char *maker(const Program *program, int v)
     static const char *const passes[] = {"Identity", "Dropout", "Cast", "Reshape", "Flatten"};
     const Graph *graph = program->graph;
     while (v >= 0 && graph->values[v].producer >= 0) {
-        const Onnx__NodeProto *proto =
-            program->model->proto->graph->node[graph->values[v].producer];
-        if (!NAME_IN(node_type(proto), passes) || !proto->n_input)
-            return node_type(proto);
-        v = graph->inputs[graph->values[v].producer][0];
+        const Onnx__NodeProto *proto = graph->nodes[graph->values[v].producer];
+        int node = graph->values[v].producer, input = (int)proto->n_input + graph->values[v].output;
+        if (strcmp(step_type(proto), "If") == 0 && input < graph->n_inputs[node]) {
+            v = graph->inputs[node][input]; /* what its first branch makes */
+            continue;
+        }
+        if (!NAME_IN(step_type(proto), passes) || !proto->n_input)
+            return step_type(proto);
+        v = graph->inputs[node][0];
     }
     return "";
 }
@@ -486,6 +419,8 @@ int program_build(Model *model, Program **result, Error *err)
     program->arena = arena;
     int status = graph_build(model, arena, &program->graph, err);
     if (!status)
+        status = program_read_bodies(program, err);
+    if (!status)
         status = read_values(program, err);
     if (!status)
         status = read_steps(program, err);
@@ -494,8 +429,8 @@ int program_build(Model *model, Program **result, Error *err)
     if (!status)
         status = fold(program, err);
     if (!status) {
-        trace(program);
-        status = describe_weights(program, err);
+        program_place_bodies(program);
+        status = program_trace(program, err);
     }
     if (!status)
         status = describe_ends(program, err);

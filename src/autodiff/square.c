@@ -90,6 +90,8 @@ static bool mixes_samples(const Exec *exec, const Step *step)
         return matmul_mixes(exec, step);
     if (op_is(step, "LSTM") || op_is(step, "GRU") || op_is(step, "RNN"))
         return attribute_int(&step->op, "layout", 0) != 1; /* else axis 0 is time */
+    if (op_is(step, "If"))
+        return is_tainted(exec, step->in[0]); /* each sample would choose for itself */
     if (op_is(step, "ReverseSequence"))
         return data != 0 || rank < 2 ||
                shape_axis(attribute_int(&step->op, "time_axis", 0), rank) <= 0;
@@ -196,10 +198,13 @@ bool exec_square_batches(const Exec *exec)
     int64_t samples = run_samples(exec);
     if (!exec->ran || samples < 1)
         return false;
-    for (int s = 0; s < program->n_steps; s++)
-        if (mixes_samples(exec, &program->steps[s]) ||
-            !step_squares(exec, &program->steps[s], samples))
+    for (int s = 0; s < program->n_steps; s++) {
+        const Step *step = &program->steps[s];
+        if (step->loop >= 0 || step->holds >= 0)
+            return false; /* rounds add up before squaring */
+        if (exec->done[s] && (mixes_samples(exec, step) || !step_squares(exec, step, samples)))
             return false;
+    }
     /* A parameter that is an output itself is of no sample. */
     for (int o = 0; o < program->n_outputs; o++)
         if (is_parameter(exec, program->output_value[o]))

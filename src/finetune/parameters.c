@@ -17,7 +17,7 @@ static bool is_statistic(const FinetuneTask *task, int value, int depth)
     const GraphValue *graph_value = &graph->values[value];
     for (int u = 0; u < graph_value->n_uses; u++) {
         const GraphUse *use = &graph_value->uses[u];
-        const Onnx__NodeProto *node = task->model->proto->graph->node[use->node];
+        const Onnx__NodeProto *node = graph->nodes[use->node];
         const char *type = node->op_type ? node->op_type : "";
         if (strcmp(type, "BatchNormalization") == 0 && use->input >= 3)
             return true;

@@ -1,60 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/graph.h"
+#include "model/graph_internal.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/names.h"
-
-/* One reading of a value, in the order in which the nodes stand in the file. */
-typedef struct {
-    int value;
-    GraphUse use;
-} Reading;
-
-typedef struct {
-    const Model *model;
-    const Onnx__GraphProto *proto;
-    Arena *arena; /* of the result; everything below goes into `scratch` */
-    Arena *scratch;
-    Graph *graph;
-    Reading *readings; /* malloc'ed, since it grows */
-    size_t n_readings, capacity;
-    size_t *first_reading; /* [n_nodes + 1]: where each node's readings start */
-    int *subgraph_reader;  /* [value]: last node noted as reading it in a subgraph, plus one */
-    Error *err;
-} Builder;
-
-/* The names that a subgraph makes itself; what is not among them comes from further out. */
-typedef struct Scope {
-    const struct Scope *outer;
-    NameTable *names;
-} Scope;
-
-static const char *text(const char *string)
-{
-    return string ? string : "";
-}
-
 /* "node 'conv1' (Conv)"; a node without a name is called by its number. */
-static const char *node_label(const Builder *b, int node, char *label, size_t size)
+static const char *node_label(const GraphBuilder *b, int node, char *label, size_t size)
 {
-    const Onnx__NodeProto *proto = b->proto->node[node];
+    const Onnx__NodeProto *proto = b->graph->nodes[node];
     if (proto->name && *proto->name)
-        snprintf(label, size, "node '%.120s' (%.40s)", proto->name, text(proto->op_type));
+        snprintf(label, size, "node '%.120s' (%.40s)", proto->name, graph_text(proto->op_type));
     else
-        snprintf(label, size, "node %d (%.40s)", node, text(proto->op_type));
+        snprintf(label, size, "node %d (%.40s)", node, graph_text(proto->op_type));
     return label;
 }
 
-static int out_of_memory(const Builder *b)
+int graph_no_memory(const GraphBuilder *b)
 {
     return error_memory(b->err, "the graph");
 }
 
-static int bad_graph(const Builder *b, int node, const char *what, const char *value)
+int graph_refuse(const GraphBuilder *b, int node, const char *what, const char *value)
 {
     char label[200];
     return error_set(b->err, ONNXPRESS_FORMAT, "%s: %s %s '%.120s'", b->model->path,
@@ -72,244 +40,369 @@ const Onnx__AttributeProto *node_attribute(const Onnx__NodeProto *node, const ch
 
 static const Onnx__TensorProto *constant_of(const Onnx__NodeProto *node)
 {
-    const char *domain = text(node->domain);
-    if (strcmp(text(node->op_type), "Constant") != 0 || (*domain && strcmp(domain, "ai.onnx") != 0))
+    const char *domain = graph_text(node->domain);
+    if (strcmp(graph_text(node->op_type), "Constant") != 0 ||
+        (*domain && strcmp(domain, "ai.onnx") != 0))
         return NULL;
     const Onnx__AttributeProto *value = node_attribute(node, "value");
     return value ? value->t : NULL;
 }
 
-/* Room for all values there can be; false on overflow or out of memory. */
-static bool make_room(Builder *b)
+/* ---- first pass: sizes, and which names are made more than once ---- */
+
+static bool note_name(GraphBuilder *b, const char *name)
 {
-    const Onnx__GraphProto *proto = b->proto;
-    size_t values = proto->n_input + proto->n_initializer + proto->n_sparse_initializer;
-    for (size_t i = 0; i < proto->n_node; i++)
-        values += proto->node[i]->n_output;
-    Graph *graph = arena_array(b->arena, 1, sizeof *graph);
-    if (!graph || values > INT_MAX || proto->n_node > INT_MAX - 1)
-        return false;
-    b->graph = graph;
-    graph->n_nodes = (int)proto->n_node;
-    graph->values = arena_array(b->arena, values, sizeof *graph->values);
-    graph->order = arena_array(b->arena, proto->n_node, sizeof *graph->order);
-    graph->inputs = arena_array(b->arena, proto->n_node, sizeof *graph->inputs);
-    graph->outputs = arena_array(b->arena, proto->n_node, sizeof *graph->outputs);
-    graph->names = name_table_create(b->arena);
-    b->first_reading = arena_array(b->scratch, proto->n_node + 1, sizeof *b->first_reading);
-    b->subgraph_reader = arena_array(b->scratch, values, sizeof *b->subgraph_reader);
-    if (!graph->values || !graph->order || !graph->inputs || !graph->outputs || !graph->names ||
-        !b->first_reading || !b->subgraph_reader)
-        return false;
-    for (int n = 0; n < graph->n_nodes; n++) {
-        const Onnx__NodeProto *node = proto->node[n];
-        graph->inputs[n] = arena_array(b->arena, node->n_input, sizeof(int));
-        graph->outputs[n] = arena_array(b->arena, node->n_output, sizeof(int));
-        if (!graph->inputs[n] || !graph->outputs[n])
-            return false;
-    }
-    return true;
+    NameTable *table = name_table_find(b->once, name) < 0 ? b->once : b->again;
+    return name_table_add(table, name, 0);
 }
 
-static GraphValue *add_value(Builder *b, const char *name)
+static bool note_names(GraphBuilder *b, const Onnx__GraphProto *proto)
+{
+    bool ok = true;
+    for (size_t i = 0; i < proto->n_input && ok; i++)
+        ok = note_name(b, graph_text(proto->input[i]->name));
+    for (size_t i = 0; i < proto->n_initializer && ok; i++)
+        ok = note_name(b, graph_text(proto->initializer[i]->name));
+    for (size_t i = 0; i < proto->n_node && ok; i++)
+        for (size_t k = 0; k < proto->node[i]->n_output && ok; k++)
+            ok = note_name(b, proto->node[i]->output[k]);
+    return ok;
+}
+
+/* Calls `visit` for every graph that the node holds; stops when it fails. */
+static int each_body(GraphBuilder *b, int node, const Onnx__NodeProto *proto,
+                     int (*visit)(GraphBuilder *b, int node, const char *name,
+                                  Onnx__GraphProto *body))
+{
+    int status = ONNXPRESS_OK;
+    for (size_t i = 0; i < proto->n_attribute && !status; i++) {
+        const Onnx__AttributeProto *attribute = proto->attribute[i];
+        const char *name = graph_text(attribute->name);
+        if (attribute->g)
+            status = visit(b, node, name, attribute->g);
+        for (size_t k = 0; k < attribute->n_graphs && !status; k++)
+            status = visit(b, node, name, attribute->graphs[k]);
+    }
+    return status;
+}
+
+static int count_graph(GraphBuilder *b, Onnx__GraphProto *proto);
+
+static int count_body(GraphBuilder *b, int node, const char *name, Onnx__GraphProto *proto)
+{
+    (void)node, (void)name;
+    b->room_bodies++;
+    return count_graph(b, proto);
+}
+
+/* The recursion of this and the other passes is as deep as the file's nesting, which loading
+ * bounds. */
+static int count_graph(GraphBuilder *b, Onnx__GraphProto *proto)
+{
+    b->room_values += proto->n_input + proto->n_initializer + proto->n_sparse_initializer;
+    b->room_nodes += proto->n_node;
+    int status = note_names(b, proto) ? ONNXPRESS_OK : graph_no_memory(b);
+    for (size_t i = 0; i < proto->n_node && !status; i++) {
+        b->room_values += proto->node[i]->n_output;
+        status = each_body(b, -1, proto->node[i], count_body);
+    }
+    return status;
+}
+
+/* Room for all there can be; false on overflow or out of memory. */
+static bool make_room(GraphBuilder *b)
+{
+    size_t values = b->room_values, nodes = b->room_nodes, bodies = b->room_bodies;
+    Graph *graph = b->graph = arena_array(b->arena, 1, sizeof *graph);
+    if (!graph || values > INT_MAX - 1 || nodes > INT_MAX - 1 || bodies > INT_MAX - 1)
+        return false;
+    graph->values = arena_array(b->arena, values, sizeof *graph->values);
+    graph->nodes = arena_array(b->arena, nodes, sizeof *graph->nodes);
+    graph->node_body = arena_array(b->arena, nodes, sizeof *graph->node_body);
+    graph->first_body = arena_array(b->arena, nodes, sizeof *graph->first_body);
+    graph->bodies = arena_array(b->arena, bodies, sizeof *graph->bodies);
+    graph->order = arena_array(b->arena, nodes, sizeof *graph->order);
+    graph->n_inputs = arena_array(b->arena, nodes, sizeof *graph->n_inputs);
+    graph->inputs = arena_array(b->arena, nodes, sizeof *graph->inputs);
+    graph->outputs = arena_array(b->arena, nodes, sizeof *graph->outputs);
+    graph->n_captures = arena_array(b->arena, nodes, sizeof *graph->n_captures);
+    graph->captures = arena_array(b->arena, nodes, sizeof *graph->captures);
+    graph->names = name_table_create(b->arena);
+    b->scope = arena_array(b->scratch, bodies + 1, sizeof *b->scope);
+    return graph->values && graph->nodes && graph->node_body && graph->first_body &&
+           graph->bodies && graph->order && graph->n_inputs && graph->inputs && graph->outputs &&
+           graph->n_captures && graph->captures && graph->names && b->scope;
+}
+
+/* ---- second pass: values and nodes ---- */
+
+/* A name of its own for a value that another one's is the same as. */
+static const char *full_name(GraphBuilder *b, int body, const char *local)
+{
+    if (body < 0 || name_table_find(b->again, local) < 0)
+        return local;
+    const GraphBody *held = &b->graph->bodies[body];
+    const Onnx__NodeProto *holder = b->graph->nodes[held->node];
+    const char *where = graph_text(holder->name), *name = NULL;
+    if (!*where && holder->n_output > 0)
+        where = holder->output[0];
+    for (int n = 0; !name || name_table_find(b->once, name) >= 0 || graph_find(b->graph, name) >= 0;
+         n++) {
+        name = n ? arena_printf(b->arena, "%s/%s/%s.%d", where, held->name, local, n)
+                 : arena_printf(b->arena, "%s/%s/%s", where, held->name, local);
+        if (!name)
+            return NULL;
+    }
+    return name;
+}
+
+static GraphValue *add_value(GraphBuilder *b, int body, const char *local)
 {
     Graph *graph = b->graph;
-    if (!name_table_add(graph->names, name, graph->n_values))
+    const char *name = full_name(b, body, local);
+    if (!name || !name_table_add(b->scope[body + 1], local, graph->n_values) ||
+        !name_table_add(graph->names, name, graph->n_values))
         return NULL;
     GraphValue *value = &graph->values[graph->n_values++];
-    *value = (GraphValue){.name = name, .producer = -1};
+    *value = (GraphValue){.name = name, .local = local, .body = body, .producer = -1};
     return value;
 }
 
-static int add_inputs(Builder *b)
+static int add_inputs(GraphBuilder *b, const Onnx__GraphProto *proto, int body)
 {
-    for (size_t i = 0; i < b->proto->n_input; i++) {
-        const char *name = text(b->proto->input[i]->name);
-        if (!*name || graph_find(b->graph, name) >= 0)
-            return bad_graph(b, -1, *name ? "has two inputs" : "has an input without a name", name);
-        GraphValue *value = add_value(b, name);
+    for (size_t i = 0; i < proto->n_input; i++) {
+        const char *name = graph_text(proto->input[i]->name);
+        if (!*name || name_table_find(b->scope[body + 1], name) >= 0)
+            return graph_refuse(
+                b, -1, *name ? "has two inputs" : "has an input without a name", name);
+        if (body >= 0)
+            b->graph->bodies[body].inputs[i] = b->graph->n_values;
+        GraphValue *value = add_value(b, body, name);
         if (!value)
-            return out_of_memory(b);
-        value->is_input = true;
+            return graph_no_memory(b);
+        value->is_input = body < 0;
+        value->is_formal = body >= 0;
     }
     return ONNXPRESS_OK;
 }
 
 /* An initializer may be an input too: the input's default. `init` is NULL for a sparse one. */
-static int add_initializer(Builder *b, const char *name, const Onnx__TensorProto *init,
-                           NameTable *seen)
+static int add_initializer(GraphBuilder *b, int body, const char *name,
+                           const Onnx__TensorProto *init, NameTable *seen)
 {
     if (!*name || name_table_find(seen, name) >= 0)
-        return bad_graph(
+        return graph_refuse(
             b, -1, *name ? "has two initializers" : "has an initializer without a name", name);
     if (!name_table_add(seen, name, 0))
-        return out_of_memory(b);
-    int there = graph_find(b->graph, name);
-    GraphValue *value = there >= 0 ? &b->graph->values[there] : add_value(b, name);
+        return graph_no_memory(b);
+    int there = name_table_find(b->scope[body + 1], name);
+    GraphValue *value = there >= 0 ? &b->graph->values[there] : add_value(b, body, name);
     if (!value)
-        return out_of_memory(b);
-    value->init = init;
+        return graph_no_memory(b);
+    if (!value->is_formal) /* a body's inputs are always given */
+        value->init = init;
     return ONNXPRESS_OK;
 }
 
-static int add_initializers(Builder *b)
+static int add_initializers(GraphBuilder *b, const Onnx__GraphProto *proto, int body)
 {
     NameTable *seen = name_table_create(b->scratch);
     if (!seen)
-        return out_of_memory(b);
+        return graph_no_memory(b);
     int status = ONNXPRESS_OK;
-    for (size_t i = 0; i < b->proto->n_initializer && !status; i++)
-        status = add_initializer(b, text(b->proto->initializer[i]->name), b->proto->initializer[i],
-                                 seen);
-    for (size_t i = 0; i < b->proto->n_sparse_initializer && !status; i++) {
-        const Onnx__TensorProto *values = b->proto->sparse_initializer[i]->values;
-        status = add_initializer(b, values ? text(values->name) : "", NULL, seen);
+    for (size_t i = 0; i < proto->n_initializer && !status; i++)
+        status = add_initializer(b, body, graph_text(proto->initializer[i]->name),
+                                 proto->initializer[i], seen);
+    for (size_t i = 0; i < proto->n_sparse_initializer && !status; i++) {
+        const Onnx__TensorProto *values = proto->sparse_initializer[i]->values;
+        status = add_initializer(b, body, values ? graph_text(values->name) : "", NULL, seen);
     }
     return status;
 }
 
-static int add_node_outputs(Builder *b)
+static int add_node(GraphBuilder *b, const Onnx__NodeProto *node, int body)
 {
-    for (int n = 0; n < b->graph->n_nodes; n++) {
-        const Onnx__NodeProto *node = b->proto->node[n];
-        for (size_t k = 0; k < node->n_output; k++) {
-            const char *name = node->output[k];
-            b->graph->outputs[n][k] = -1;
-            if (!*name)
-                continue;
-            if (graph_find(b->graph, name) >= 0)
-                return bad_graph(b, n, "makes a value that is already there:", name);
-            b->graph->outputs[n][k] = b->graph->n_values;
-            GraphValue *value = add_value(b, name);
-            if (!value)
-                return out_of_memory(b);
-            value->producer = n;
-            value->output = (int)k;
-            value->init = k == 0 ? constant_of(node) : NULL;
-            value->is_constant_node = value->init != NULL;
-        }
+    Graph *graph = b->graph;
+    int n = graph->n_nodes++;
+    graph->nodes[n] = node;
+    graph->node_body[n] = body;
+    graph->first_body[n] = -1;
+    graph->outputs[n] = arena_array(b->arena, node->n_output, sizeof(int));
+    if (!graph->outputs[n])
+        return graph_no_memory(b);
+    for (size_t k = 0; k < node->n_output; k++) {
+        const char *name = node->output[k];
+        graph->outputs[n][k] = -1;
+        if (!*name)
+            continue;
+        if (name_table_find(b->scope[body + 1], name) >= 0)
+            return graph_refuse(b, n, "makes a value that is already there:", name);
+        graph->outputs[n][k] = graph->n_values;
+        GraphValue *value = add_value(b, body, name);
+        if (!value)
+            return graph_no_memory(b);
+        value->producer = n;
+        value->output = (int)k;
+        value->init = k == 0 ? constant_of(node) : NULL;
+        value->is_constant_node = value->init != NULL;
     }
     return ONNXPRESS_OK;
 }
 
-static int add_reading(Builder *b, int value, int node, int input)
+static int add_body(GraphBuilder *b, int node, const char *name, Onnx__GraphProto *proto);
+
+/* A level's own values and nodes, then those of the bodies in it. */
+static int add_graph(GraphBuilder *b, const Onnx__GraphProto *proto, int body)
 {
-    if (b->n_readings == b->capacity) {
-        size_t capacity = 2 * b->capacity + 256;
-        Reading *larger = realloc(b->readings, capacity * sizeof *larger);
-        if (!larger)
-            return out_of_memory(b);
-        b->readings = larger;
-        b->capacity = capacity;
+    int first = b->graph->n_nodes;
+    b->scope[body + 1] = name_table_create(b->scratch);
+    if (!b->scope[body + 1])
+        return graph_no_memory(b);
+    int status = add_inputs(b, proto, body);
+    if (!status)
+        status = add_initializers(b, proto, body);
+    for (size_t i = 0; i < proto->n_node && !status; i++)
+        status = add_node(b, proto->node[i], body);
+    for (size_t i = 0; i < proto->n_node && !status; i++)
+        status = each_body(b, first + (int)i, proto->node[i], add_body);
+    return status;
+}
+
+static int add_body(GraphBuilder *b, int node, const char *name, Onnx__GraphProto *proto)
+{
+    Graph *graph = b->graph;
+    int number = graph->n_bodies++, *link = &graph->first_body[node];
+    while (*link >= 0)
+        link = &graph->bodies[*link].next;
+    *link = number;
+    GraphBody *body = &graph->bodies[number];
+    *body = (GraphBody){.proto = proto,
+                        .name = name,
+                        .node = node,
+                        .parent = graph->node_body[node],
+                        .next = -1,
+                        .first_node = graph->n_nodes,
+                        .first_value = graph->n_values,
+                        .inputs = arena_array(b->arena, proto->n_input, sizeof(int)),
+                        .outputs = arena_array(b->arena, proto->n_output, sizeof(int))};
+    if (!body->inputs || !body->outputs)
+        return graph_no_memory(b);
+    int status = add_graph(b, proto, number);
+    body->end_value = graph->n_values;
+    return status;
+}
+
+/* ---- third pass: who reads what ---- */
+
+/* Room for one more item in a list that grows; NULL: out of memory. */
+static void *grow(void *list, size_t n, size_t *most, size_t size)
+{
+    if (n < *most)
+        return list;
+    size_t more = 2 * *most + 256, bytes;
+    void *larger = size_mul(more, size, &bytes) ? realloc(list, bytes) : NULL;
+    if (larger)
+        *most = more;
+    return larger;
+}
+
+static int find_value(const GraphBuilder *b, int body, const char *name)
+{
+    for (;; body = b->graph->bodies[body].parent) {
+        int value = name_table_find(b->scope[body + 1], name);
+        if (value >= 0 || body < 0)
+            return value;
     }
+}
+
+/* The bodies between where a value is made and where it is read capture it. */
+static int note_captures(GraphBuilder *b, int body, int value)
+{
+    const GraphBody *bodies = b->graph->bodies;
+    for (; body >= 0 && (value < bodies[body].first_value || value >= bodies[body].end_value);
+         body = bodies[body].parent) {
+        Capture *larger =
+            grow(b->captures, b->n_captures, &b->most_captures, sizeof *b->captures);
+        if (!larger)
+            return graph_no_memory(b);
+        b->captures = larger;
+        b->captures[b->n_captures++] = (Capture){bodies[body].node, value};
+    }
+    return ONNXPRESS_OK;
+}
+
+static int add_reading(GraphBuilder *b, int value, int node, int input)
+{
+    Reading *larger = grow(b->readings, b->n_readings, &b->most_readings, sizeof *b->readings);
+    if (!larger)
+        return graph_no_memory(b);
+    b->readings = larger;
     b->readings[b->n_readings++] = (Reading){value, {node, input}};
     return ONNXPRESS_OK;
 }
 
-static int read_subgraph(Builder *b, int node, const Onnx__GraphProto *sub, const Scope *outer);
-
-static int read_subgraphs(Builder *b, int node, const Onnx__NodeProto *proto, const Scope *scope)
+static int read_node(GraphBuilder *b, int n)
 {
+    Graph *graph = b->graph;
+    const Onnx__NodeProto *proto = graph->nodes[n];
+    size_t count = proto->n_input;
+    for (int held = graph->first_body[n]; held >= 0; held = graph->bodies[held].next)
+        count += graph->bodies[held].proto->n_output;
+    if (count > INT_MAX || !(graph->inputs[n] = arena_array(b->arena, count, sizeof(int))))
+        return graph_no_memory(b);
     int status = ONNXPRESS_OK;
-    for (size_t i = 0; i < proto->n_attribute && !status; i++) {
-        const Onnx__AttributeProto *attribute = proto->attribute[i];
-        if (attribute->g)
-            status = read_subgraph(b, node, attribute->g, scope);
-        for (size_t k = 0; k < attribute->n_graphs && !status; k++)
-            status = read_subgraph(b, node, attribute->graphs[k], scope);
+    for (size_t k = 0; k < proto->n_input && !status; k++) {
+        const char *name = proto->input[k];
+        int value = *name ? find_value(b, graph->node_body[n], name) : -1;
+        if (*name && value < 0)
+            return graph_refuse(b, n, "reads a value that nothing makes:", name);
+        graph->inputs[n][graph->n_inputs[n]++] = value;
+        if (value >= 0)
+            status = note_captures(b, graph->node_body[n], value);
+        if (value >= 0 && !status)
+            status = add_reading(b, value, n, (int)k);
     }
-    return status;
-}
-
-/* A name read inside a subgraph: nothing to note when the subgraph, or one around it, makes it. */
-static int read_name(Builder *b, int node, const char *name, const Scope *scope)
-{
-    if (!*name)
-        return ONNXPRESS_OK;
-    for (; scope; scope = scope->outer)
-        if (name_table_find(scope->names, name) >= 0)
-            return ONNXPRESS_OK;
-    int value = graph_find(b->graph, name);
-    if (value < 0)
-        return bad_graph(b, node, "has a subgraph that reads a value that nothing makes:", name);
-    if (b->subgraph_reader[value] == node + 1)
-        return ONNXPRESS_OK;
-    b->subgraph_reader[value] = node + 1;
-    return add_reading(b, value, node, -1);
-}
-
-static bool fill_scope(NameTable *names, const Onnx__GraphProto *sub)
-{
-    bool ok = names != NULL;
-    for (size_t i = 0; i < sub->n_input && ok; i++)
-        ok = name_table_add(names, text(sub->input[i]->name), 0);
-    for (size_t i = 0; i < sub->n_initializer && ok; i++)
-        ok = name_table_add(names, text(sub->initializer[i]->name), 0);
-    for (size_t i = 0; i < sub->n_sparse_initializer && ok; i++) {
-        const Onnx__TensorProto *values = sub->sparse_initializer[i]->values;
-        ok = name_table_add(names, values ? text(values->name) : "", 0);
-    }
-    for (size_t i = 0; i < sub->n_node && ok; i++)
-        for (size_t k = 0; k < sub->node[i]->n_output && ok; k++)
-            ok = name_table_add(names, sub->node[i]->output[k], 0);
-    return ok;
-}
-
-static int read_subgraph(Builder *b, int node, const Onnx__GraphProto *sub, const Scope *outer)
-{
-    Scope scope = {outer, name_table_create(b->scratch)};
-    if (!fill_scope(scope.names, sub))
-        return out_of_memory(b);
-    int status = ONNXPRESS_OK;
-    for (size_t i = 0; i < sub->n_node && !status; i++) {
-        for (size_t k = 0; k < sub->node[i]->n_input && !status; k++)
-            status = read_name(b, node, sub->node[i]->input[k], &scope);
-        if (!status)
-            status = read_subgraphs(b, node, sub->node[i], &scope);
-    }
-    for (size_t i = 0; i < sub->n_output && !status; i++)
-        status = read_name(b, node, text(sub->output[i]->name), &scope);
-    return status;
-}
-
-static int read_nodes(Builder *b)
-{
-    int status = ONNXPRESS_OK;
-    for (int n = 0; n < b->graph->n_nodes && !status; n++) {
-        const Onnx__NodeProto *node = b->proto->node[n];
-        b->first_reading[n] = b->n_readings;
-        for (size_t k = 0; k < node->n_input && !status; k++) {
-            const char *name = node->input[k];
-            int value = *name ? graph_find(b->graph, name) : -1;
-            if (*name && value < 0)
-                return bad_graph(b, n, "reads a value that nothing makes:", name);
-            b->graph->inputs[n][k] = value;
-            if (value >= 0)
-                status = add_reading(b, value, n, (int)k);
+    for (int held = graph->first_body[n]; held >= 0; held = graph->bodies[held].next) {
+        const GraphBody *body = &graph->bodies[held];
+        for (size_t k = 0; k < body->proto->n_output && !status; k++) {
+            const char *name = graph_text(body->proto->output[k]->name);
+            int value = find_value(b, held, name), input = graph->n_inputs[n];
+            if (value < 0)
+                return graph_refuse(b, n, "has a body with an output that nothing makes:", name);
+            body->outputs[k] = graph->inputs[n][graph->n_inputs[n]++] = value;
+            status = note_captures(b, held, value);
+            if (!status)
+                status = add_reading(b, value, n, input);
         }
-        if (!status)
-            status = read_subgraphs(b, n, node, NULL);
     }
-    b->first_reading[b->graph->n_nodes] = b->n_readings;
-    for (size_t i = 0; i < b->proto->n_output && !status; i++) {
-        const char *name = text(b->proto->output[i]->name);
-        int value = graph_find(b->graph, name);
+    return status;
+}
+
+static int read_nodes(GraphBuilder *b)
+{
+    const Onnx__GraphProto *proto = b->model->proto->graph;
+    int status = ONNXPRESS_OK;
+    for (int n = 0; n < b->graph->n_nodes && !status; n++)
+        status = read_node(b, n);
+    for (size_t i = 0; i < proto->n_output && !status; i++) {
+        const char *name = graph_text(proto->output[i]->name);
+        int value = name_table_find(b->scope[0], name);
         if (value < 0)
-            return bad_graph(b, -1, "has an output that nothing makes:", name);
+            return graph_refuse(b, -1, "has an output that nothing makes:", name);
         b->graph->values[value].is_output = true;
     }
     return status;
 }
 
 /* Deals the readings out to their values; they stay in the order of nodes and inputs. */
-static int fill_uses(Builder *b)
+static int fill_uses(GraphBuilder *b)
 {
     Graph *graph = b->graph;
     if (b->n_readings > INT_MAX)
-        return out_of_memory(b);
+        return graph_no_memory(b);
     GraphUse *uses = arena_array(b->arena, b->n_readings, sizeof *uses);
     if (!uses)
-        return out_of_memory(b);
+        return graph_no_memory(b);
     for (size_t i = 0; i < b->n_readings; i++)
         graph->values[b->readings[i].value].n_uses++;
     for (int v = 0; v < graph->n_values; v++) {
@@ -324,41 +417,29 @@ static int fill_uses(Builder *b)
     return ONNXPRESS_OK;
 }
 
-/* Depth first from each node in file order, so that a file that is in order stays as it is. */
-static int sort_nodes(Builder *b)
+static int compare_captures(const void *a, const void *b)
 {
-    enum { NEW, OPEN, DONE };
-    int n = b->graph->n_nodes, placed = 0;
-    unsigned char *state = arena_array(b->scratch, (size_t)n, 1);
-    size_t *next = arena_array(b->scratch, (size_t)n, sizeof *next); /* reading to look at */
-    int *stack = arena_array(b->scratch, (size_t)n, sizeof *stack);
-    if (!state || !next || !stack)
-        return out_of_memory(b);
-    for (int root = 0; root < n; root++) {
-        if (state[root] != NEW)
+    const Capture *x = a, *y = b;
+    return x->holder != y->holder ? (x->holder > y->holder) - (x->holder < y->holder)
+                                  : (x->value > y->value) - (x->value < y->value);
+}
+
+static int fill_captures(GraphBuilder *b)
+{
+    Graph *graph = b->graph;
+    int *list = arena_array(b->arena, b->n_captures, sizeof *list);
+    if (!list || b->n_captures > INT_MAX)
+        return graph_no_memory(b);
+    if (b->n_captures > 0)
+        qsort(b->captures, b->n_captures, sizeof *b->captures, compare_captures);
+    for (size_t i = 0; i < b->n_captures; i++) {
+        int holder = b->captures[i].holder;
+        if (i > 0 && compare_captures(&b->captures[i - 1], &b->captures[i]) == 0)
             continue;
-        int depth = 0;
-        stack[depth++] = root;
-        state[root] = OPEN;
-        next[root] = b->first_reading[root];
-        while (depth > 0) {
-            int node = stack[depth - 1];
-            if (next[node] == b->first_reading[node + 1]) {
-                state[node] = DONE;
-                b->graph->order[placed++] = node;
-                depth--;
-                continue;
-            }
-            const GraphValue *value = &b->graph->values[b->readings[next[node]++].value];
-            int producer = value->producer;
-            if (producer < 0 || state[producer] == DONE)
-                continue;
-            if (state[producer] == OPEN)
-                return bad_graph(b, node, "is part of a cycle through the value", value->name);
-            stack[depth++] = producer;
-            state[producer] = OPEN;
-            next[producer] = b->first_reading[producer];
-        }
+        if (!graph->n_captures[holder])
+            graph->captures[holder] = list;
+        graph->n_captures[holder]++;
+        *list++ = b->captures[i].value;
     }
     return ONNXPRESS_OK;
 }
@@ -371,24 +452,28 @@ int graph_find(const Graph *graph, const char *name)
 int graph_build(const Model *model, Arena *arena, Graph **graph, Error *err)
 {
     *graph = NULL;
-    Builder b = {.model = model, .proto = model->proto->graph, .arena = arena, .err = err};
-    b.scratch = arena_create();
-    int status = b.scratch && make_room(&b) ? ONNXPRESS_OK : out_of_memory(&b);
+    GraphBuilder b = {.model = model, .arena = arena, .scratch = arena_create(), .err = err};
+    if (b.scratch) {
+        b.once = name_table_create(b.scratch);
+        b.again = name_table_create(b.scratch);
+    }
+    int status = b.once && b.again ? count_graph(&b, model->proto->graph) : graph_no_memory(&b);
+    if (!status && !make_room(&b))
+        status = graph_no_memory(&b);
     if (!status)
-        status = add_inputs(&b);
-    if (!status)
-        status = add_initializers(&b);
-    if (!status)
-        status = add_node_outputs(&b);
+        status = add_graph(&b, model->proto->graph, -1);
     if (!status)
         status = read_nodes(&b);
     if (!status)
         status = fill_uses(&b);
     if (!status)
-        status = sort_nodes(&b);
+        status = fill_captures(&b);
+    if (!status)
+        status = graph_sort(&b);
     if (!status)
         *graph = b.graph;
     free(b.readings);
+    free(b.captures);
     arena_destroy(b.scratch);
     return status;
 }

@@ -120,7 +120,7 @@ extern const OpFamily op_family_conv, op_family_gemm, op_family_pool, op_family_
     op_family_elementwise, op_family_nary, op_family_logic, op_family_activation, op_family_cast,
     op_family_softmax, op_family_reduce, op_family_shape, op_family_move, op_family_pad,
     op_family_index, op_family_constant, op_family_recurrent,
-    op_family_reverse_sequence,
+    op_family_reverse_sequence, op_family_control,
     op_family_scatter, op_family_search, op_family_mask, op_family_einsum;
 
 #endif
