@@ -120,7 +120,8 @@ typedef struct {
 
 /* One struct for all commands: each reads what concerns it. Set it up with onnxpress_options_init;
  * strings are borrowed for the call. Paths of data: a .npy (for the only input), a .npz (input name
- * -> array), or a folder of input_*.pb; the first axis is the samples. */
+ * -> array), or a folder of input_*.pb; the first axis is the samples. "random" stands for numbers
+ * made up from the graph's input types and shapes: for a first try. */
 typedef struct {
     const char *calibration; /* NULL: importance from the weights alone, no measured goal */
     const char *validation;  /* NULL: every fifth calibration sample, kept from the importance */

@@ -42,6 +42,7 @@ typedef struct {
     const char *name;
     int dtype;
     Shape shape;       /* as declared; dim -1: not fixed, a name in the model */
+    const char *dim_name[TENSOR_MAX_RANK]; /* of axes that are not fixed; NULL: none */
     bool shape_known;  /* a rank is declared */
 } ProgramInput;
 
@@ -54,6 +55,7 @@ typedef struct {
 int program_build(Model *model, Program **program, Error *err);
 void program_free(Program *program); /* NULL is allowed */
 const Graph *program_graph(const Program *program);
+const Model *program_model(const Program *program);
 int program_weights(const Program *program);
 const Weight *program_weight(const Program *program, int weight);
 int program_inputs(const Program *program); /* graph inputs without an initializer */

@@ -345,6 +345,9 @@ static void declared_type(const Onnx__ValueInfoProto *info, ProgramInput *input)
         bool fixed = dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE &&
                      dim->dim_value >= 0;
         input->shape.dim[k] = fixed ? dim->dim_value : -1;
+        if (dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM &&
+            dim->dim_param && *dim->dim_param)
+            input->dim_name[k] = dim->dim_param;
     }
 }
 
@@ -446,6 +449,11 @@ void program_free(Program *program)
 {
     if (program)
         arena_destroy(program->arena);
+}
+
+const Model *program_model(const Program *program)
+{
+    return program->model;
 }
 
 const Graph *program_graph(const Program *program)

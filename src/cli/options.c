@@ -185,7 +185,7 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
         command->takes & (TAKES_COMPRESS | TAKES_IMPORTANCE | TAKES_TRAINING) ? "calib" : "data";
     const struct poptOption data[] = {
         {data_name, 0, POPT_ARG_STRING, &raw->calib, 0,
-         "samples: .npy, .npz (input name to array), or a folder of input_*.pb", "DATA"},
+         "samples: .npy, .npz (input name to array), a folder of input_*.pb, or `random`", "DATA"},
         {"labels", 0, POPT_ARG_STRING, &raw->labels, 0,
          "the samples' classes: an integer .npy (those of --validate, if given)", "LABELS"},
         {"mean", 0, POPT_ARG_STRING, &raw->mean, 0, "subtracted from each channel after scaling",

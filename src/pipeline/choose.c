@@ -20,6 +20,8 @@
 #define DEFAULT_ERROR 0.01
 /* Without data: a step of this many root mean squares of each tensor is some 30 dB. */
 #define CAUTIOUS_STEP 0.1
+/* With made-up data: no step above so many. */
+#define DOUBTFUL_STEP 0.25
 
 /* The finest grid tried has this many cells over the largest weight. */
 #define FINEST_CELLS 30000.0
@@ -92,6 +94,8 @@ typedef struct {
     const ChooseInput *input;
     QuantizeScope scope;
     float *relative;
+    float *most;   /* per tensor: no larger step than this; NULL: no bound */
+    float *bounded; /* [n_tensors] */
     KMeansOrder *order; /* k-means only */
     Choice best;          /* the last that met the goal */
     Choice nearest;       /* the finest that did not, for the message (numbers only) */
@@ -152,6 +156,17 @@ static int ecsq_levels(const Search *s, double lambda)
     return (int)fmin(fmax(cells, 3), MOST_CENTRES);
 }
 
+/* Relative steps for a step x, within the bounds. */
+static const float *relative_at(const Search *s, double x)
+{
+    const QuantizeInput *in = &s->selection->input;
+    if (!s->most)
+        return s->relative;
+    for (size_t t = 0; t < in->n_tensors; t++)
+        s->bounded[t] = fminf(s->relative[t], s->most[t] / (float)x);
+    return s->bounded;
+}
+
 static int quantize_at(Search *s, double x, Choice *choice)
 {
     const OnnxPressOptions *options = s->session->options;
@@ -170,10 +185,10 @@ static int quantize_at(Search *s, double x, Choice *choice)
         return quantize_ecsq(in, s->relative, x, ecsq_levels(s, x), s->scope, !options->unweighted,
                              choice->arena, &choice->quantized, s->session->err);
     if (method == ONNXPRESS_METHOD_COMPENSATED)
-        return quantize_compensated(in, s->input->matrix, (float)x, s->relative, s->scope,
+        return quantize_compensated(in, s->input->matrix, (float)x, relative_at(s, x), s->scope,
                                     s->session->threads, choice->arena, &choice->quantized,
                                     s->session->err);
-    return quantize_uniform(in, (float)x, s->relative, s->scope, !options->unweighted,
+    return quantize_uniform(in, (float)x, relative_at(s, x), s->scope, !options->unweighted,
                             choice->arena, &choice->quantized, s->session->err);
 }
 
@@ -308,20 +323,41 @@ static int try_at(void *context, double y, bool *meets, Error *err)
 
 /* ---- the search ---- */
 
+static double root_mean_square(const QuantizeInput *in, size_t tensor)
+{
+    double sum = 0;
+    size_t first = in->offset[tensor], last = in->offset[tensor + 1];
+    for (size_t i = first; i < last; i++)
+        sum += (double)in->w[i] * (double)in->w[i];
+    return last > first ? sqrt(sum / (double)(last - first)) : 0;
+}
+
 /* The step that is CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
 static double cautious_step(const Search *s)
 {
     const QuantizeInput *in = &s->selection->input;
     double step = DBL_MAX;
     for (size_t t = 0; t < in->n_tensors; t++) {
-        double sum = 0;
-        size_t n = in->offset[t + 1] - in->offset[t];
-        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
-            sum += (double)in->w[i] * (double)in->w[i];
-        if (sum > 0)
-            step = fmin(step, CAUTIOUS_STEP * sqrt(sum / (double)n) / (double)s->relative[t]);
+        double size = root_mean_square(in, t);
+        if (size > 0)
+            step = fmin(step, CAUTIOUS_STEP * size / (double)s->relative[t]);
     }
     return step == DBL_MAX ? 1 : step;
+}
+
+static int bound_steps(Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    Arena *arena = s->session->arena;
+    s->most = arena_array(arena, in->n_tensors, sizeof *s->most);
+    s->bounded = arena_array(arena, in->n_tensors, sizeof *s->bounded);
+    if (!s->most || !s->bounded)
+        return error_memory(s->session->err, "the search");
+    for (size_t t = 0; t < in->n_tensors; t++) {
+        double size = root_mean_square(in, t);
+        s->most[t] = size > 0 ? (float)(DOUBTFUL_STEP * size) : FLT_MAX;
+    }
+    return ONNXPRESS_OK;
 }
 
 static int unreachable(Search *s)
@@ -436,13 +472,13 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
     const OnnxPressOptions *options = session->options;
     memset(choice, 0, sizeof *choice);
     Search s = {.session = session, .selection = selection, .input = input};
-    int rc = ONNXPRESS_OK;
+    int rc = input->cautious ? bound_steps(&s) : ONNXPRESS_OK;
     Error failure = {0};
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
         /* A step for all tensors makes no sense without data, unless it is asked for. */
         bool wanted =
             options->scope == ONNXPRESS_SCOPE_AUTO
-                ? input->answers || scope == QUANTIZE_SCOPE_TENSOR
+                ? (input->answers && !input->cautious) || scope == QUANTIZE_SCOPE_TENSOR
                 : (scope == QUANTIZE_SCOPE_TENSOR) == (options->scope == ONNXPRESS_SCOPE_TENSOR);
         if (!wanted)
             continue;

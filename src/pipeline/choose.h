@@ -28,6 +28,7 @@ typedef struct {
     uint64_t original_bytes;
     uint64_t base_bytes;      /* of the result without streams, codebook and tables */
     const QuantizeMatrix *matrix; /* per coded tensor, for error compensation; NULL: none */
+    bool cautious;            /* the data prove little: steps stay within what most models bear */
     double size_correction;   /* real bytes / estimated bytes, from an earlier round; 1 at first */
 } ChooseInput;
 

@@ -25,6 +25,7 @@ typedef struct {
     Session session;
     Data calibration, validation, train;
     bool separate; /* validation has its own data */
+    bool random;   /* the calibration data are made up */
     int64_t *importance_sample, *goal_sample;
     int64_t n_importance, n_goal;
     int64_t *label; /* of the validation data */
@@ -140,6 +141,22 @@ static int split_samples(Compression *c)
     return ONNXPRESS_OK;
 }
 
+/* The samples that the goal is measured on, and their labels. */
+static int bind_goal(Compression *c)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    int rc = ONNXPRESS_OK;
+    c->separate = options->validation != NULL;
+    if (c->separate)
+        rc = session_data(s, options->validation, &c->validation);
+    else
+        c->validation = c->calibration;
+    if (!rc)
+        rc = session_labels(s, options->labels, &c->validation, &c->label);
+    return rc ? rc : split_samples(c);
+}
+
 static int open_data(Compression *c)
 {
     Session *s = &c->session;
@@ -153,23 +170,23 @@ static int open_data(Compression *c)
                             "%s has no forward rule here, so the model cannot be run: importance "
                             "from the weights alone, nothing measured",
                             unsupported);
+    c->random = strcmp(options->calibration, "random") == 0;
     int rc = session_data(s, options->calibration, &c->calibration);
-    if (rc)
-        return rc;
-    c->separate = options->validation != NULL;
-    if (c->separate)
-        rc = session_data(s, options->validation, &c->validation);
-    else
-        c->validation = c->calibration;
     if (!rc)
-        rc = session_labels(s, options->labels, &c->validation, &c->label);
-    if (!rc)
-        rc = split_samples(c);
-    if (rc)
+        rc = bind_goal(c);
+    if (!rc) {
+        EvaluateOptions evaluate = session_evaluate_options(s, "original");
+        rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
+                            &c->answers, s->err);
+    }
+    /* What a row refuses only when it meets the data, and numbers that nobody has vouched for. */
+    if (rc == ONNXPRESS_UNSUPPORTED || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
+        rc = session_warn(s, "the model cannot be run here: %s; importance from the weights alone, "
+                             "nothing measured",
+                          s->err->message);
+        *s->err = (Error){0};
         return rc;
-    EvaluateOptions evaluate = session_evaluate_options(s, "original");
-    rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
-                        &c->answers, s->err);
+    }
     return rc ? rc : session_kinds(s, c->answers);
 }
 

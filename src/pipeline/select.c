@@ -65,7 +65,7 @@ static double typical_importance(const Session *session, const Selection *select
     double sum = 0, elements = 0;
     for (int w = 0; w < selection->n_weights; w++) {
         const Weight *weight = program_weight(session->program, w);
-        if (!selection->coded[w] || !h[w])
+        if (!selection->coded[w] || !h[w] || !(mean_of(h[w], weight->count) > 0))
             continue;
         sum += mean_of(h[w], weight->count) * mean_square(weight->data, weight->count) *
                (double)weight->count;
@@ -74,9 +74,11 @@ static double typical_importance(const Session *session, const Selection *select
     return elements > 0 && sum > 0 ? sum / elements : 1;
 }
 
-static const char *unmeasured_reason(Session *session, const Weight *weight)
+static const char *unmeasured_reason(Session *session, const Weight *weight, bool measured)
 {
     const char *blocked = weight->blocked_by;
+    if (measured)
+        return "importance from its size: the data never use it";
     return blocked ? arena_printf(session->arena, "importance from its size: %s has no derivative",
                                   blocked)
                    : "importance from its size";
@@ -210,7 +212,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
         const Weight *weight = program_weight(session->program, w);
         for (int64_t i = 0; i < weight->count; i++)
             values[offset[t] + (size_t)i] = (float)weight->data[i];
-        if (h[w]) {
+        if (h[w] && mean_of(h[w], weight->count) > 0) {
             memcpy(importance + offset[t], h[w], (size_t)weight->count * sizeof *importance);
             selection->reason[w] = source;
         } else {
@@ -218,7 +220,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
             float each = (float)(size > 0 ? UNMEASURED_CAUTION * typical / size : 0);
             for (int64_t i = 0; i < weight->count; i++)
                 importance[offset[t] + (size_t)i] = each;
-            selection->reason[w] = unmeasured_reason(session, weight);
+            selection->reason[w] = unmeasured_reason(session, weight, h[w] != NULL);
             if (!selection->reason[w])
                 return error_memory(session->err, "a reason");
             if (weight->blocked_by)

@@ -11,6 +11,10 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "autodiff/invent.h"
+
+#define INVENTED_SAMPLES 40
+
 double seconds_now(void)
 {
     struct timespec now;
@@ -86,24 +90,51 @@ int session_warn(Session *session, const char *format, ...)
     return ONNXPRESS_OK;
 }
 
-int session_data(Session *session, const char *path, Data *data)
+static int bind_data(Session *session, Data *data)
 {
     const OnnxPressOptions *options = session->options;
     FeedOptions feed = {
         .scale = options->scale, .n_mean = options->n_mean, .n_std = options->n_std};
     memcpy(feed.mean, options->mean, sizeof feed.mean);
     memcpy(feed.std, options->std, sizeof feed.std);
-    int rc = dataset_open(path, &data->dataset, session->err);
+    int rc = feed_create(session->program, data->dataset, &feed, &data->feed, session->err);
+    return rc ? rc : feed_fit(data->feed, session->program, session->err);
+}
+
+/* Random inputs; where the graph leaves sizes open, the first size that it runs at. */
+static int invent_data(Session *session, Data *data)
+{
+    static const int64_t sizes[] = {64, 48, 32, 224, 128, 320, 256, 512, 100, 16, 640, 16000, 8, 4};
+    int rc = ONNXPRESS_OK;
+    bool free_sizes = true;
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes && free_sizes; k++) {
+        data_close(data);
+        *session->err = (Error){0};
+        rc = invent_samples(session->program, INVENTED_SAMPLES, sizes[k], session->options->seed,
+                            &data->dataset, &free_sizes, session->err);
+        if (!rc)
+            rc = bind_data(session, data);
+        if (!rc || rc == ONNXPRESS_MEMORY)
+            break;
+    }
+    return rc ? rc
+              : session_warn(session, "calibrated on random numbers, which say little about what "
+                                      "the model meets in use: give real inputs");
+}
+
+int session_data(Session *session, const char *path, Data *data)
+{
+    int rc;
+    if (strcmp(path, "random") == 0) {
+        rc = invent_data(session, data);
+    } else {
+        rc = dataset_open(path, &data->dataset, session->err);
+        if (!rc)
+            rc = bind_data(session, data);
+    }
     if (!rc)
-        rc = feed_create(session->program, data->dataset, &feed, &data->feed, session->err);
-    if (!rc)
-        rc = feed_fit(data->feed, session->program, session->err);
-    if (rc)
-        return rc;
-    data->samples = feed_samples(data->feed);
-    if (data->samples < 1)
-        return error_set(session->err, ONNXPRESS_DATA, "%s: holds no samples", path);
-    return ONNXPRESS_OK;
+        data->samples = feed_samples(data->feed);
+    return rc;
 }
 
 void data_close(Data *data)

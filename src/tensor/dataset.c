@@ -102,6 +102,24 @@ int dataset_open(const char *path, Dataset **result, Error *err)
     return status;
 }
 
+int dataset_made(const char *name, Arena *arena, Tensor *tensors, size_t count, Dataset **result,
+                 Error *err)
+{
+    *result = NULL;
+    Dataset *dataset = arena_array(arena, 1, sizeof *dataset);
+    if (!dataset) {
+        arena_destroy(arena);
+        return error_memory(err, "samples");
+    }
+    *dataset = (Dataset){.arena = arena, .path = name, .count = count, .tensors = tensors};
+    int status = count_samples(dataset, err);
+    if (status)
+        dataset_close(dataset);
+    else
+        *result = dataset;
+    return status;
+}
+
 static const Tensor *find_labels(const NpyFile *file)
 {
     static const char *const names[] = {"label", "labels", "y"};

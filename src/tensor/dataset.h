@@ -14,6 +14,10 @@
 typedef struct Dataset Dataset;
 
 int dataset_open(const char *path, Dataset **dataset, Error *err);
+/* A Dataset of arrays that were made in `arena`, which it takes over, also when it fails. `name`
+ * stands for the path in messages. */
+int dataset_made(const char *name, Arena *arena, Tensor *tensors, size_t count, Dataset **dataset,
+                 Error *err);
 void dataset_close(Dataset *dataset); /* NULL is allowed */
 const char *dataset_path(const Dataset *dataset);
 int64_t dataset_samples(const Dataset *dataset);
