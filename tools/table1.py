@@ -29,18 +29,19 @@ PROGRAM = ROOT / "build" / "onnxpress"
 VALIDATION = 2000  # training images on which a goal is measured; the importance takes others
 
 # How each network is pruned and retrained, the goal of the table's rows (nats, on training images),
-# the epochs and rate of the shared centres' fine-tuning, and the bits a weight of the curves.
+# the shared centres' fine-tuning and the number of images for it, and the curves' settings: centres of
+# k-means, and bits a weight for the other methods.
 NETS = {
     "lenet5": {
         "title": "LeNet-5 / MNIST",
         "prune": ["--epochs", "18", "--prune", "0.98", "--augment", "shift"],
-        "max_kl": 0.003, "tune": ["--finetune", "1", "--augment", "shift"],
+        "max_kl": 0.003, "tune": ["--finetune", "1", "--augment", "shift"], "tune_images": 20000,
         "levels": (2, 3, 4, 6, 8, 16, 32), "bits": (0.6, 0.8, 1, 1.5, 2, 3)},
     "resnet32": {
         "title": "ResNet-32 / CIFAR-10",
         "prune": ["--epochs", "16", "--batch", "128", "--prune", "0.88", "--augment", "shift,flip"],
-        "max_kl": 0.01, "tune": ["--finetune", "1", "--augment", "shift,flip"],
-        "levels": (4, 6, 8, 12, 16, 32, 64), "bits": (1.5, 2, 2.5, 3, 4, 5)},
+        "max_kl": 0.01, "tune": ["--finetune", "1", "--augment", "shift,flip"], "tune_images": 5000,
+        "levels": (4, 8, 16, 32, 64), "bits": (1.5, 2, 2.5, 3, 4)},
 }
 # (top-1 %, ratio by the paper's count); Table 1 of arXiv 1612.01543.
 PAPER = {
@@ -121,6 +122,14 @@ class Net:
         record.write_text(json.dumps(found, indent=1))
         return found if status == 0 else None
 
+    def first(self, samples):
+        """Files of the first training images and of their labels."""
+        paths = [self.out / f"{kind}-{samples}.npy" for kind in ("first", "first-labels")]
+        for path, source in zip(paths, (self.images, self.labels)):
+            if not path.exists():
+                np.save(path, np.load(source, mmap_mode="r")[:samples])
+        return paths
+
     def original_bytes(self):
         return self.model.stat().st_size
 
@@ -140,7 +149,8 @@ def tag_of(*parts):
 
 
 def tuning(net):
-    return [*net.setting["tune"], "--train", net.images, "--train-labels", net.labels]
+    images, labels = net.first(net.setting["tune_images"])
+    return [*net.setting["tune"], "--train", images, "--train-labels", labels]
 
 
 def table(net):

@@ -20,20 +20,11 @@ def correlation(a, b):
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1]) if x.min() < x.max() and y.min() < y.max() else None
 
 
-def subset(net, samples):
-    """Files of the first training images and of their labels."""
-    paths = [net.out / f"{kind}-{samples}.npy" for kind in ("first", "first-labels")]
-    for path, source in zip(paths, (net.images, net.labels)):
-        if not path.exists():
-            np.save(path, np.load(source, mmap_mode="r")[:samples])
-    return paths
-
-
 def table(net):
     counts = SAMPLES[net.name]
     made, hessians = {}, {}
     for samples in counts:
-        images, labels = subset(net, samples)
+        images, labels = net.first(samples)
         for name in ESTIMATORS:
             path = net.out / f"hessian-{name}-{samples}.npz"
             made[name, samples] = net.make(
@@ -53,7 +44,7 @@ def table(net):
             if (name, samples) not in hessians:
                 lines.append(f"| {name} | {samples:,} | failed | | | | |")
                 continue
-            images, _ = subset(net, samples)
+            images, _ = net.first(samples)
             small = net.make(f"estimator-{name}-{samples}",
                              ["compress", net.model, "--calib", images, "--hessian",
                               net.out / f"hessian-{name}-{samples}.npz", "--method", "uniform", "--scope",

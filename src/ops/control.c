@@ -23,7 +23,7 @@ static int if_choice(const OpCall *call, int *first)
 
 static int if_forward(const OpCall *call)
 {
-    int first, status = if_choice(call, &first);
+    int first = 0, status = if_choice(call, &first);
     for (int k = 0; k < call->n_out && !status; k++) {
         const Value *from = call->in[first + k];
         if (!call->out[k])
@@ -38,7 +38,7 @@ static int if_forward(const OpCall *call)
 
 static int if_backward(const OpCall *call)
 {
-    int first, status = if_choice(call, &first);
+    int first = 0, status = if_choice(call, &first);
     for (int k = 0; k < call->n_out && !status; k++)
         if (call->d_out[k] && call->d_in[first + k])
             add_dense(call->in[first + k]->count, call->d_in[first + k], call->d_out[k]);
