@@ -337,7 +337,7 @@ START_TEST(bodies_are_taken_apart)
     const int order[5] = {1, 3, 2, 4, 0};
     ck_assert_mem_eq(graph->order, order, sizeof order);
     ck_assert_int_eq(graph_find(graph, "t"), -1);
-    ck_assert_int_ge(graph_find(graph, "v"), 0);
+    ck_assert_int_ge(graph_find(graph, "t/body/v"), 0);
     const GraphBody *bodies = graph->bodies;
     const GraphValue *values = graph->values;
     ck_assert(bodies[0].node == 0 && bodies[1].node == 2 && bodies[2].node == 0);

@@ -92,6 +92,11 @@ static int count_body(GraphBuilder *b, int node, const char *name, Onnx__GraphPr
 {
     (void)node, (void)name;
     b->room_bodies++;
+    /* No value of an outer graph may be a body's result (onnxruntime): what is one has a name that
+     * it cannot be moved out with. */
+    for (size_t i = 0; i < proto->n_output; i++)
+        if (!name_table_add(b->again, graph_text(proto->output[i]->name), 0))
+            return graph_no_memory(b);
     return count_graph(b, proto);
 }
 
@@ -136,7 +141,7 @@ static bool make_room(GraphBuilder *b)
 
 /* ---- second pass: values and nodes ---- */
 
-/* A name of its own for a value that another one's is the same as. */
+/* A name for a value that is no other's, and not the one that a body's result has in the body. */
 static const char *full_name(GraphBuilder *b, int body, const char *local)
 {
     if (body < 0 || name_table_find(b->again, local) < 0)

@@ -19,8 +19,8 @@ typedef struct {
 } GraphUse;
 
 typedef struct {
-    /* Of a value in a body its own name where that is the only one of the model, else with the
-     * holder's and the body's before it: "If_3/then_branch/w". */
+    /* Of a value in a body its own name, with the holder's and the body's before it where another
+     * value has that name too or it is the body's result: "If_3/then_branch/w". */
     const char *name;
     const char *local;              /* its name where it is made */
     int body;                       /* where it is made; -1: the main graph */

@@ -11,12 +11,11 @@
 #define FUNCTIONS_IR 8         /* model-local functions */
 #define FREE_INITIALIZERS_IR 4 /* initializers that are no inputs */
 
-static int check_tensor(const Model *model, const Coded *coded, size_t number, uint64_t first,
+static int check_tensor(const Graph *graph, const Coded *coded, size_t number, uint64_t first,
                         Error *err)
 {
     const CodedTensor *tensor = &coded->tensors[number];
     int64_t count;
-    size_t node;
     if (tensor->first != first || !shape_count(&tensor->shape, &count) || count < 1 ||
         (uint64_t)count != tensor->count || tensor->count > coded->n_symbols - first)
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': its symbols do not fit its shape",
@@ -24,14 +23,15 @@ static int check_tensor(const Model *model, const Coded *coded, size_t number, u
     if (!dtype_is_real(tensor->dtype) || !isfinite(tensor->scale))
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': cannot be coded as %s times %g",
                          tensor->name, dtype_name(tensor->dtype), (double)tensor->scale);
-    const Onnx__TensorProto *proto = values_find(model, tensor->name, &node);
+    const Onnx__TensorProto *proto = hoist_find(graph, tensor->name);
     if (!proto || proto->data_type != tensor->dtype)
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': is no %s initializer of the model",
                          tensor->name, dtype_name(tensor->dtype));
     return ONNXPRESS_OK;
 }
 
-static int check_coded(const Model *model, const Coded *coded, RewriteForm form, Error *err)
+static int check_coded(const Model *model, const Graph *graph, const Coded *coded, RewriteForm form,
+                       Error *err)
 {
     if (form == FORM_LOOKUP && model->opset < LOOKUP_OPSET)
         return error_set(err, ONNXPRESS_UNSUPPORTED,
@@ -46,7 +46,7 @@ static int check_coded(const Model *model, const Coded *coded, RewriteForm form,
                          coded->n_tensors, coded->levels);
     uint64_t first = 0;
     for (size_t t = 0; t < coded->n_tensors; t++) {
-        int status = check_tensor(model, coded, t, first, err);
+        int status = check_tensor(graph, coded, t, first, err);
         if (status)
             return status;
         first += coded->tensors[t].count;
@@ -130,7 +130,7 @@ static void remove_weight(Model *model, const char *name)
     graph->n_node--;
 }
 
-static int apply_plain(Model *model, const Coded *coded, Error *err)
+static int apply_plain(Model *model, const Graph *graph, const Coded *coded, Error *err)
 {
     for (size_t t = 0; t < coded->n_tensors; t++) {
         const CodedTensor *tensor = &coded->tensors[t];
@@ -142,8 +142,7 @@ static int apply_plain(Model *model, const Coded *coded, Error *err)
         }
         for (uint64_t i = 0; i < tensor->count; i++)
             value[i] = tensor->scale * coded->codebook[coded->symbols[tensor->first + i]];
-        size_t node;
-        int status = values_store(model, values_find(model, tensor->name, &node), value,
+        int status = values_store(model, hoist_find(graph, tensor->name), value,
                                   (int64_t)tensor->count, err);
         arena_destroy(scratch);
         if (status)
@@ -177,19 +176,20 @@ static int attach(Emitter *e, Decoder *decoder, const Coded *coded, RewriteForm 
     return status;
 }
 
-int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err)
+static int apply(Model *model, Arena *scratch, const Coded *coded, RewriteForm form,
+                 const char *note, Error *err)
 {
-    int status = check_coded(model, coded, form, err);
+    Graph *graph;
+    int status = graph_build(model, scratch, &graph, err);
+    if (!status)
+        status = check_coded(model, graph, coded, form, err);
     if (!status && (form == FORM_FUNCTION || form == FORM_INLINED))
         status = rewrite_lift(model, err);
     if (status)
         return status;
-    Arena *scratch = arena_create();
-    const char *prefix = scratch ? choose_prefix(model, scratch) : NULL;
-    if (!prefix) {
-        arena_destroy(scratch);
+    const char *prefix = choose_prefix(model, scratch);
+    if (!prefix)
         return error_memory(err, "the rewritten model");
-    }
     Emitter emitter = {.model = model, .scratch = scratch, .prefix = prefix};
     Metadata metadata = {.form = form, .prefix = prefix, .note = note};
     Decoder decoder = {.emit = &emitter};
@@ -210,9 +210,18 @@ int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char
         metadata.ir_version = model->proto->ir_version;
     if (!status)
         status = metadata_write(model, &metadata, err);
+    if (!status && form == FORM_PLAIN)
+        return apply_plain(model, graph, coded, err);
     if (!status)
-        status = form == FORM_PLAIN ? apply_plain(model, coded, err)
-                                    : attach(&emitter, &decoder, coded, form, err);
+        status = hoist_weights(model, graph, coded, err);
+    return status ? status : attach(&emitter, &decoder, coded, form, err);
+}
+
+int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err)
+{
+    Arena *scratch = arena_create();
+    int status = scratch ? apply(model, scratch, coded, form, note, err)
+                         : error_memory(err, "the rewritten model");
     arena_destroy(scratch);
     return status;
 }

@@ -10,6 +10,7 @@
 
 #include "entropy/entropy.h"
 #include "model/build.h"
+#include "model/graph.h"
 #include "model/names.h"
 #include "rewrite/rewrite.h"
 
@@ -134,6 +135,13 @@ const void *symbols_narrow(const uint16_t *symbol, size_t n, int levels, Arena *
                            size_t *bytes);
 /* Where a weight is: initializer, or the tensor of a Constant node (then *node is its number). */
 Onnx__TensorProto *values_find(const Model *model, const char *name, size_t *node);
+
+/* ---- hoist.c: weights in the bodies of nodes ---- */
+/* The tensor of a weight, wherever it lives; NULL: there is none of that name. */
+Onnx__TensorProto *hoist_find(const Graph *graph, const char *name);
+/* Moves those of the coded weights that live in bodies into the main graph, as initializers. Their
+ * bodies read them from there; where a name had to change, through an Identity. */
+int hoist_weights(Model *model, const Graph *graph, const Coded *coded, Error *err);
 
 /* ---- blocks.c and lookup.c: what the metadata is to know of the coded data. ---- */
 typedef struct {

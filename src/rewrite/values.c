@@ -84,7 +84,15 @@ int rewrite_values(Model *model, const char *name, const float *value, int64_t c
 {
     size_t node;
     Onnx__TensorProto *proto = values_find(model, name, &node);
-    if (!proto)
-        return error_set(err, ONNXPRESS_INTERNAL, "%s: has no weight %s", model->path, name);
-    return values_store(model, proto, value, count, err);
+    Arena *scratch = proto ? NULL : arena_create();
+    Graph *graph;
+    int status = ONNXPRESS_OK;
+    if (!proto) { /* in a body */
+        status = scratch ? graph_build(model, scratch, &graph, err) : error_memory(err, "a weight");
+        proto = status ? NULL : hoist_find(graph, name);
+    }
+    arena_destroy(scratch);
+    if (!proto && !status)
+        status = error_set(err, ONNXPRESS_INTERNAL, "%s: has no weight %s", model->path, name);
+    return status ? status : values_store(model, proto, value, count, err);
 }
