@@ -4,14 +4,17 @@
  * (a test that links it must not use the executor). Outputs and scratch start as NaN and nonsense,
  * so that what a kernel forgets to write is seen.
  *
- * A node is text: its type, then attributes. A number is an int, with a point a float, a word a
- * string; [..] ints, with a point in it floats, with a letter first strings:
+ * A node is text: its type (after "DOMAIN." if it has one), then attributes. A number is an int,
+ * with a point a float, a word a string; [..] ints, with a point in it floats, with a letter first
+ * strings:
  *                                      "Conv strides=[2,1] auto_pad=SAME_UPPER group=2 alpha=0.5"
  * Inputs are text, separated by spaces; shapes are [a,b,..], [] a scalar, and {..} lists values:
  *   r[2,3]       reals, random in (-2, 2), at least 0.05 away from zero; differentiated
  *   p[2,3]       the same, positive (0.3 to 2)
  *   d[2,3]       the same, all distinct by at least 0.02 (for maxima)
  *   w[2,3]       as r; a weight: the row's square is checked too (samples along axis 0 of output 0)
+ *   h[2,3]       as w, if the row has a square; its second-order rule is not checked, since it
+ *                leaves out what hidden values of the op do together
  *   c[2]{0,1.5}  reals given, not differentiated;   c{0,1.5} has rank 1
  *   i[2]{1,-1}   int64 given;  i{1,-1} has rank 1;  b[2]{0,1} bool;  b[2,3] random bools
  *   f[2]{1,2}    reals given and differentiated

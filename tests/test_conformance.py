@@ -17,8 +17,11 @@ from onnx import numpy_helper
 
 from paths import driver
 
-LEAST_PASSED = 900  # so that skipping everything is no success
-OUTSIDE = {}        # name: why we answer otherwise, on purpose
+LEAST_PASSED = 1200  # so that skipping everything is no success
+# name: why we answer otherwise, on purpose
+FRACTION = "the fractional length stands for length_resized, where onnxruntime and we take the integer"
+OUTSIDE = {"test_resize_downsample_scales_linear_align_corners": FRACTION,
+           "test_resize_downsample_scales_cubic_align_corners": FRACTION}
 
 
 def write_case(case, folder):

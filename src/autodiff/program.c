@@ -206,6 +206,7 @@ static bool input_steers(const char *type, int input)
     } rules[] = {
         {"Resize", 1, 3},
         {"Upsample", 1, 1},
+        {"RotaryEmbedding", 1, 3},
         {"Clip", 1, 2},
         {"Pad", 1, 3},
         {"Pow", 1, 1},

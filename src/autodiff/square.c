@@ -51,6 +51,21 @@ static bool matmul_mixes(const Exec *exec, const Step *step)
     return in_left ? left < right || left < 2 : right < left || right < 3;
 }
 
+/* Axis 0 is scaled or cropped, though it may keep its length. */
+static bool resize_mixes(const Exec *exec, const Step *step)
+{
+    const int64_t *axes;
+    int n = attribute_ints(&step->op, "axes", &axes), rank = exec->values[step->in[0]].shape.rank;
+    if (n >= 0 && names_axis_0(axes, n, rank))
+        return true;
+    for (int k = 1; k < step->op.n_in && n < 0; k++) {
+        const Value *list = step->in[k] < 0 ? NULL : &exec->values[step->in[k]];
+        if (list && list->r && list->count > 0 && (list->count != rank || list->r[0] != 1))
+            return true;
+    }
+    return false;
+}
+
 /* Whether the op combines or moves elements along axis 0 though its output's axis 0 may be as long.
  * A list of axes as a second input counts when its values are still there: an op that reads them in
  * backward keeps them, and constants are always there. */
@@ -68,8 +83,12 @@ static bool mixes_samples(const Exec *exec, const Step *step)
                                           "TopK",
                                           "LayerNormalization",
                                           "GatherElements",
-                                          "Compress"};
-    static const char *const by_axes[] = {"Slice", "Squeeze", "Unsqueeze"};
+                                          "Compress",
+                                          "RMSNormalization",
+                                          "SimplifiedLayerNormalization",
+                                          "LpNormalization"};
+    static const char *const by_axes[] = {"Slice", "Squeeze", "Unsqueeze",
+                                          "MeanVarianceNormalization"};
     static const char *const broadcasts[] = {"Add", "Sub", "Mul", "Div",  "Pow",
                                              "Min", "Max", "Sum", "Where"};
     int data = -1, rank;
@@ -84,7 +103,9 @@ static bool mixes_samples(const Exec *exec, const Step *step)
         int n = attribute_ints(&step->op, "perm", &perm);
         return n > 0 ? perm[0] != 0 : rank > 1;
     }
-    if (op_is(step, "Gemm"))
+    if (op_is(step, "FusedMatMul") || op_is(step, "TransposeMatMul"))
+        return true;
+    if (op_is(step, "Gemm") || op_is(step, "FusedGemm"))
         return data != 0 || attribute_int(&step->op, "transA", 0) || is_tainted(exec, step->in[1]);
     if (op_is(step, "MatMul"))
         return matmul_mixes(exec, step);
@@ -95,6 +116,8 @@ static bool mixes_samples(const Exec *exec, const Step *step)
     if (op_is(step, "ReverseSequence"))
         return data != 0 || rank < 2 ||
                shape_axis(attribute_int(&step->op, "time_axis", 0), rank) <= 0;
+    if (op_is(step, "Resize") || op_is(step, "Upsample"))
+        return data != 0 || resize_mixes(exec, step);
     if (strncmp(step->op.proto->op_type, "Gather", 6) == 0 && data != 0)
         return false; /* samples' indices into a table */
     for (size_t k = 0; k < sizeof broadcasts / sizeof broadcasts[0]; k++)
@@ -104,10 +127,11 @@ static bool mixes_samples(const Exec *exec, const Step *step)
     for (size_t k = 0; k < sizeof by_axis / sizeof by_axis[0]; k++)
         if (op_is(step, by_axis[k])) {
             /* Their defaults differ by version; an axis that is not spelled out is taken for 0,
-             * but the softmaxes' old default of 1 and the later one of -1 both keep samples apart.
-             */
-            bool softmax = k < 2;
-            int64_t axis = attribute_int(&step->op, "axis", softmax ? (rank > 1 ? 1 : 0) : 0);
+             * but the softmaxes' old default of 1 and the later one of -1 both keep samples apart,
+             * and normalizations always had -1. */
+            bool softmax = k < 2, last = strstr(by_axis[k], "Normalization") != NULL;
+            int64_t fallback = softmax ? (rank > 1 ? 1 : 0) : last ? -1 : 0;
+            int64_t axis = attribute_int(&step->op, "axis", fallback);
             return shape_axis(axis, rank) <= 0;
         }
     bool reduces = strncmp(step->op.proto->op_type, "Reduce", 6) == 0, listed = reduces;

@@ -31,6 +31,7 @@ READ(read_leaky, {{"alpha"}, {0.01f}})
 READ(read_alpha_one, {{"alpha"}, {1.0f}})
 READ(read_hard_sigmoid, {{"alpha", "beta"}, {0.2f, 0.5f}})
 READ(read_shrink, {{"lambd", "bias"}, {0.5f, 0.0f}})
+READ(read_quick_gelu, {{"alpha"}, {1.702f}})
 READ(read_selu, {{"alpha", "gamma"}, {1.67326319217681884765625f, 1.05070102214813232421875f}})
 
 #define SQRT_HALF 0.70710678118654752440
@@ -65,6 +66,22 @@ static real gelu_tanh_derivative(real x)
     return R(0.5) * (1 + t + x * (1 - t * t) * slope);
 }
 
+static real gelu_of(real x)
+{
+    return R(0.5) * x * (1 + REAL_ERF(x * R(SQRT_HALF)));
+}
+
+static real gelu_derivative(real x)
+{
+    return R(0.5) * (1 + REAL_ERF(x * R(SQRT_HALF))) +
+           x * R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * x * x);
+}
+
+static real gelu_bend(real x)
+{
+    return R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * x * x) * (2 - x * x);
+}
+
 static real mish_derivative(real x)
 {
     real t = REAL_TANH(softplus_of(x));
@@ -87,8 +104,7 @@ UNARY(shrink, X<-P[0] ? X + P[1] : X> P[0] ? X - P[1] : 0, X<-P[0] || X> P[0] ? 
 UNARY(softplus, softplus_of(X), sigmoid_of(X))
 UNARY(softsign, X / (1 + REAL_ABS(X)), 1 / ((1 + REAL_ABS(X)) * (1 + REAL_ABS(X))))
 UNARY(mish, X *REAL_TANH(softplus_of(X)), mish_derivative(X))
-UNARY(gelu_exact, R(0.5) * X * (1 + REAL_ERF(X * R(SQRT_HALF))),
-      R(0.5) * (1 + REAL_ERF(X * R(SQRT_HALF))) + X * R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * X * X))
+UNARY(gelu_exact, gelu_of(X), gelu_derivative(X))
 UNARY(gelu_approximate, R(0.5) * X * (1 + gelu_tanh(X)), gelu_tanh_derivative(X))
 
 static real swish_bend(real x, real alpha)
@@ -127,13 +143,43 @@ UNARY_SECOND(softplus, sigmoid_of(X) * (1 - sigmoid_of(X)))
 UNARY_SECOND(softsign,
              R(X > 0 ? -2 : 2) / ((1 + REAL_ABS(X)) * (1 + REAL_ABS(X)) * (1 + REAL_ABS(X))))
 UNARY_SECOND(mish, mish_bend(X))
-UNARY_SECOND(gelu_exact, R(INV_SQRT_2_PI) * REAL_EXP(R(-0.5) * X * X) * (2 - X * X))
+UNARY_SECOND(gelu_exact, gelu_bend(X))
 UNARY_SECOND(gelu_approximate, gelu_tanh_bend(X))
 UNARY_LINES(clip)
 
 BINARY(prelu, A < 0 ? A * B : A, A < 0 ? B : 1, A < 0 ? A : 0)
 
 BINARY_CURVATURE(prelu, A < 0 ? B : 1, A < 0 ? A : 0, 0, 0)
+
+BINARY(bias_gelu, gelu_of(A + B), gelu_derivative(A + B), gelu_derivative(A + B))
+BINARY_CURVATURE(bias_gelu, gelu_derivative(A + B), gelu_derivative(A + B), gelu_bend(A + B),
+                 gelu_bend(A + B))
+BINARY(fast_gelu, R(0.5) * (A + B) * (1 + gelu_tanh(A + B)), gelu_tanh_derivative(A + B),
+       gelu_tanh_derivative(A + B))
+BINARY_CURVATURE(fast_gelu, gelu_tanh_derivative(A + B), gelu_tanh_derivative(A + B),
+                 gelu_tanh_bend(A + B), gelu_tanh_bend(A + B))
+
+/* onnxruntime's FastGelu; its bias may be missing. */
+static int fast_gelu_any_forward(const OpCall *call)
+{
+    return op_in(call, 1) ? fast_gelu_forward(call) : gelu_approximate_forward(call);
+}
+
+static int fast_gelu_any_backward(const OpCall *call)
+{
+    return op_in(call, 1) ? fast_gelu_backward(call) : gelu_approximate_backward(call);
+}
+
+static int fast_gelu_any_square(const OpCall *call, int k, real *acc)
+{
+    return op_in(call, 1) ? fast_gelu_square(call, k, acc) : ONNXPRESS_UNSUPPORTED;
+}
+
+static int fast_gelu_any_curvature(const OpCall *call, const real *const *d_out)
+{
+    return op_in(call, 1) ? fast_gelu_curvature(call, d_out)
+                          : gelu_approximate_curvature(call, d_out);
+}
 
 /* The slope is stretched to the input's shape, never the other way. */
 static int prelu_checked_forward(const OpCall *call)
@@ -287,6 +333,15 @@ static const OpRow rows[] = {
     FORMULA("Clip", 6, OP_KEEP_INPUTS, read_clip, clip),
     {"", "PRelu", 7, OP_KEEP_INPUTS, .forward = prelu_checked_forward, .backward = prelu_backward,
      .square = prelu_square, .curvature = prelu_curvature},
+    {"com.microsoft", "Gelu", 1, OP_KEEP_INPUTS, .forward = gelu_exact_forward,
+     .backward = gelu_exact_backward, .curvature = gelu_exact_curvature},
+    {"com.microsoft", "QuickGelu", 1, OP_KEEP_INPUTS, .read = read_quick_gelu,
+     .forward = swish_forward, .backward = swish_backward, .curvature = swish_curvature},
+    {"com.microsoft", "BiasGelu", 1, OP_KEEP_INPUTS, .forward = bias_gelu_forward,
+     .backward = bias_gelu_backward, .square = bias_gelu_square, .curvature = bias_gelu_curvature},
+    {"com.microsoft", "FastGelu", 1, OP_KEEP_INPUTS, .forward = fast_gelu_any_forward,
+     .backward = fast_gelu_any_backward, .square = fast_gelu_any_square,
+     .curvature = fast_gelu_any_curvature},
 };
 
 const OpFamily op_family_activation = {rows, sizeof rows / sizeof rows[0]};

@@ -37,12 +37,14 @@ static const char *const words[] = {
     "CRD",
     "nearest",
     "linear",
+    "bilinear",
     "cubic", /* DepthToSpace, Resize mode */
     "half_pixel",
     "half_pixel_symmetric",
     "pytorch_half_pixel",
     "align_corners",
     "asymmetric",
+    "tf_half_pixel_for_nn",
     "tf_crop_and_resize",
     "round_prefer_floor",
     "round_prefer_ceil",
@@ -54,6 +56,12 @@ static const char *const words[] = {
     "stretch",
     "not_larger",
     "not_smaller",
+    "Relu",
+    "LeakyRelu",
+    "Sigmoid",
+    "Tanh",
+    "Clip",
+    "HardSigmoid", /* activations of fused ops */
 };
 
 const char *attribute_string(const OpNode *node, const char *name, const char *fallback)
@@ -75,4 +83,13 @@ int attribute_ints(const OpNode *node, const char *name, const int64_t **values)
         return -1;
     *values = attribute->ints;
     return attribute->n_ints > INT16_MAX ? INT16_MAX : (int)attribute->n_ints;
+}
+
+int attribute_floats(const OpNode *node, const char *name, const float **values)
+{
+    const Onnx__AttributeProto *attribute = node_attribute(node->proto, name);
+    if (!attribute)
+        return -1;
+    *values = attribute->floats;
+    return attribute->n_floats > INT16_MAX ? INT16_MAX : (int)attribute->n_floats;
 }

@@ -110,6 +110,7 @@ float attribute_float(const OpNode *node, const char *name, float fallback);
 const char *attribute_string(const OpNode *node, const char *name, const char *fallback);
 /* Number of values, -1 when the attribute is absent; *values points into the message. */
 int attribute_ints(const OpNode *node, const char *name, const int64_t **values);
+int attribute_floats(const OpNode *node, const char *name, const float **values);
 
 /* The families. Each file defines one table; ops/table.c lists them. */
 typedef struct {
@@ -119,8 +120,11 @@ typedef struct {
 extern const OpFamily op_family_conv, op_family_gemm, op_family_pool, op_family_normalization,
     op_family_elementwise, op_family_nary, op_family_logic, op_family_activation, op_family_cast,
     op_family_softmax, op_family_reduce, op_family_shape, op_family_move, op_family_pad,
-    op_family_index, op_family_constant, op_family_recurrent,
-    op_family_reverse_sequence, op_family_control,
-    op_family_scatter, op_family_search, op_family_mask, op_family_einsum;
+    op_family_index, op_family_constant, op_family_recurrent, op_family_reverse_sequence,
+    op_family_control, op_family_scatter, op_family_search, op_family_mask, op_family_einsum,
+    op_family_layer_norm, op_family_resize, op_family_conv_transpose, op_family_block,
+    op_family_skip_norm, op_family_fused, op_family_fused_matmul, op_family_attention,
+    op_family_packed_attention, op_family_lrn, op_family_vector_norm, op_family_rotary,
+    op_family_lp_pool;
 
 #endif

@@ -206,11 +206,33 @@ static int log_softmax_curvature(const OpCall *call, const real *const *d_out)
     return ONNXPRESS_OK;
 }
 
+/* 1 for the first of a row's largest, 0 for the others: a choice, without a derivative. */
+static int hardmax_forward(const OpCall *call)
+{
+    Rows rows;
+    int status = softmax_start(call, &rows);
+    if (status || call->in[0]->count == 0)
+        return status;
+    FOR_ROWS(rows, base)
+    {
+        const real *x = call->in[0]->r + base;
+        real *y = call->out[0]->r + base;
+        int64_t best = 0;
+        for (int64_t k = 0; k < rows.n; k++) {
+            best = x[k * rows.inner] > x[best * rows.inner] ? k : best;
+            y[k * rows.inner] = 0;
+        }
+        y[best * rows.inner] = 1;
+    }
+    return ONNXPRESS_OK;
+}
+
 static const OpRow table[] = {
     {"", "Softmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = softmax_forward,
      .backward = softmax_backward, .curvature = softmax_curvature},
     {"", "LogSoftmax", 1, OP_KEEP_OUTPUTS, .read = read_softmax, .forward = log_softmax_forward,
      .backward = log_softmax_backward, .curvature = log_softmax_curvature},
+    {"", "Hardmax", 1, 0, .read = read_softmax, .forward = hardmax_forward},
 };
 
 const OpFamily op_family_softmax = {table, sizeof table / sizeof table[0]};

@@ -200,3 +200,73 @@ int curvature_of_product(const OpCall *call, const real *const *d_out)
     same.in = in;
     return call->node->row->backward(&same);
 }
+
+enum { SAMPLE_ARGUMENTS = 16 }; /* of an op, at most */
+
+/* Sample n of a value with `samples` of them; any other value as it is. */
+static Value sample_of(const Value *value, int64_t samples, int64_t n)
+{
+    Value one = *value;
+    if (value->shape.rank < 1 || value->shape.dim[0] != samples)
+        return one;
+    one.shape.dim[0] = 1;
+    one.count = value->count / samples;
+    if (one.r)
+        one.r += n * one.count;
+    if (one.i)
+        one.i += n * one.count;
+    return one;
+}
+
+static int add_sample_square(const OpCall *call, unsigned data, int k, int64_t n, real *gradient,
+                             real *acc)
+{
+    Value in[SAMPLE_ARGUMENTS], out[SAMPLE_ARGUMENTS], *ins[SAMPLE_ARGUMENTS] = {NULL},
+                                                       *outs[SAMPLE_ARGUMENTS] = {NULL};
+    const real *d_out[SAMPLE_ARGUMENTS] = {NULL};
+    real *d_in[SAMPLE_ARGUMENTS] = {NULL};
+    int64_t samples = call->out[0]->shape.dim[0];
+    for (int j = 0; j < call->n_in; j++) {
+        if (!call->in[j])
+            continue;
+        in[j] = data >> j & 1 ? sample_of(call->in[j], samples, n) : *call->in[j];
+        ins[j] = &in[j];
+    }
+    for (int j = 0; j < call->n_out; j++) {
+        if (!call->out[j])
+            continue;
+        out[j] = sample_of(call->out[j], samples, n);
+        outs[j] = &out[j];
+        d_out[j] = call->d_out[j] ? call->d_out[j] + n * out[j].count : NULL;
+    }
+    OpCall one = *call;
+    one.in = ins;
+    one.out = outs;
+    one.d_out = d_out;
+    one.d_in = d_in;
+    d_in[k] = gradient;
+    int64_t count = call->in[k]->count;
+    memset(gradient, 0, (size_t)count * sizeof *gradient);
+    int status = call->node->row->backward(&one);
+    for (int64_t i = 0; !status && i < count; i++)
+        acc[i] += gradient[i] * gradient[i];
+    return status;
+}
+
+int square_by_sample(const OpCall *call, unsigned data, int k, real *acc)
+{
+    if (data >> k & 1 || call->n_in > SAMPLE_ARGUMENTS || call->n_out > SAMPLE_ARGUMENTS ||
+        !call->out[0] || call->out[0]->shape.rank < 1)
+        return ONNXPRESS_UNSUPPORTED;
+    int64_t samples = call->out[0]->shape.dim[0];
+    for (int j = 0; j < call->n_out; j++)
+        if (call->out[j] && (call->out[j]->shape.rank < 1 || call->out[j]->shape.dim[0] != samples))
+            return ONNXPRESS_UNSUPPORTED;
+    if (!acc)
+        return ONNXPRESS_OK;
+    real *gradient = op_scratch(call, (size_t)call->in[k]->count, sizeof *gradient);
+    int status = gradient ? ONNXPRESS_OK : ONNXPRESS_MEMORY;
+    for (int64_t n = 0; !status && n < samples; n++)
+        status = add_sample_square(call, data, k, n, gradient, acc);
+    return status;
+}

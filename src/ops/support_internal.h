@@ -52,6 +52,10 @@ int curvature_as_backward(const OpCall *call, const real *const *d_out);
 /* The same for products of inputs 0 and 1: backward with both squared. */
 int curvature_of_product(const OpCall *call, const real *const *d_out);
 
+/* A row's `square` for ops that never mix samples: backward, a sample at a time. Bit k of `data` is
+ * set for the inputs that hold samples along axis 0. */
+int square_by_sample(const OpCall *call, unsigned data, int k, real *acc);
+
 /* What an integer type keeps of a 64-bit result. */
 int64_t integer_wrap(int dtype, int64_t value);
 

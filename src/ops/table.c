@@ -10,6 +10,10 @@ static const OpFamily *const families[] = {
     &op_family_move,        &op_family_pad,     &op_family_index,  &op_family_constant,
     &op_family_recurrent,   &op_family_reverse_sequence, &op_family_control,
     &op_family_scatter,     &op_family_search,  &op_family_mask,   &op_family_einsum,
+    &op_family_layer_norm,  &op_family_resize,  &op_family_conv_transpose, &op_family_block,
+    &op_family_skip_norm,   &op_family_fused,   &op_family_fused_matmul,   &op_family_attention,
+    &op_family_packed_attention,                &op_family_lrn,            &op_family_vector_norm,
+    &op_family_rotary,      &op_family_lp_pool,
 };
 #define FAMILIES (sizeof families / sizeof families[0])
 

@@ -5,9 +5,6 @@
 
 #include <string.h>
 
-/* Attributes beyond this are no window, and products of two of them cannot overflow. */
-#define LARGEST (INT64_C(1) << 30)
-
 static int read_list(OpNode *node, const char *name, int n_groups, int64_t low,
                      WindowParams *params, int64_t *out, bool *present, Error *err)
 {
@@ -25,7 +22,7 @@ static int read_list(OpNode *node, const char *name, int n_groups, int64_t low,
                           "%d spatial axes (at most 3 are handled)", rank);
     params->rank = rank;
     for (int k = 0; k < n; k++) {
-        if (values[k] < low || values[k] > LARGEST)
+        if (values[k] < low || values[k] > WINDOW_LARGEST)
             return read_error(node, err, ONNXPRESS_FORMAT, "%s holds %lld", name,
                               (long long)values[k]);
         out[k] = values[k];
@@ -122,7 +119,7 @@ int window_make(const OpCall *call, const WindowParams *params, const Shape *dat
     for (int k = 0; k < rank; k++) {
         int wide = 3 - rank + k;
         int64_t length = data->dim[2 + k];
-        if (length > LARGEST || kernel[k] < 1 || kernel[k] > LARGEST)
+        if (length > WINDOW_LARGEST || kernel[k] < 1 || kernel[k] > WINDOW_LARGEST)
             return op_error(call, ONNXPRESS_FORMAT,
                             "spatial axis %d has %lld elements, kernel %lld", k, (long long)length,
                             (long long)kernel[k]);

@@ -9,6 +9,9 @@
 
 #include "ops/ops.h"
 
+/* Attributes beyond this are no window, and products of two of them cannot overflow. */
+#define WINDOW_LARGEST (INT64_C(1) << 30)
+
 typedef enum { PAD_EXPLICIT, PAD_SAME_UPPER, PAD_SAME_LOWER, PAD_VALID } AutoPad;
 
 typedef struct {
