@@ -11,7 +11,7 @@ import wave
 import zipfile
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from measure import ROOT
 
@@ -51,24 +51,36 @@ def font(rng, low, high):
 
 # ---- page orientation ----
 
+def photographed(part, rng):
+    """A part of one of two photographed texts: the upper half to calibrate with, the lower to test."""
+    image = picture(("page.png", "text.png")[rng.integers(2)])
+    w, h = image.size
+    top = 0 if part == "calibration" else h // 2
+    cut = rng.uniform(0.7, 1)
+    x, y = rng.uniform(0, 1 - cut) * w, top + rng.uniform(0, 1 - cut) * h / 2
+    return image.crop((int(x), int(y), int(x + cut * w), int(y + cut * h / 2)))
+
+
 def page(part, rng):
-    """A page of text, or now and then a photographed one, upright."""
+    """An upright page of text: rendered, in uneven light and out of focus now and then, or a
+    photographed one."""
     if rng.random() < 0.1:
-        image = picture("page.png" if part == "calibration" else "text.png")
-        w, h = image.size
-        cut = rng.uniform(0.7, 1)
-        x, y = rng.uniform(0, 1 - cut) * w, rng.uniform(0, 1 - cut) * h
-        return image.crop((int(x), int(y), int(x + cut * w), int(y + cut * h)))
-    w, h = int(rng.integers(400, 900)), int(rng.integers(400, 900))
+        return photographed(part, rng)
+    w, h = int(rng.integers(300, 600)), int(rng.integers(300, 600))
     paper, ink = int(rng.integers(200, 256)), int(rng.integers(0, 80))
     image = Image.new("RGB", (w, h), (paper,) * 3)
-    draw, type_ = ImageDraw.Draw(image), font(rng, 14, 40)
+    draw, type_ = ImageDraw.Draw(image), font(rng, 12, 30)
     y, line = int(rng.integers(5, 40)), type_.size * rng.uniform(1.1, 1.7)
     while y < h - line:
         draw.text((rng.integers(5, 40), y), words(part, rng, 30), fill=(ink,) * 3, font=type_)
         y += int(line * (1 if rng.random() < 0.9 else 2))
-    noise = rng.normal(0, rng.uniform(0, 8), (h, w, 1))
-    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    if rng.random() < 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.5)))
+    x = np.asarray(image) + rng.normal(0, rng.uniform(0, 8), (h, w, 1))
+    if rng.random() < 0.3:
+        y, across = np.mgrid[:h, :w]
+        x = x * (1 - rng.uniform(0, 0.4) * y / h - rng.uniform(0, 0.4) * across / w)[..., None]
+    return Image.fromarray(np.clip(x, 0, 255).astype(np.uint8))
 
 
 def orientation_make(part, n):
@@ -283,7 +295,7 @@ def detector_score(answers, reference):
 
 # name: (make, score, kind of the first output, samples to calibrate with, samples to test with)
 TABLE = {
-    "orientation": (orientation_make, orientation_score, "probabilities", 500, 200),
+    "orientation": (orientation_make, orientation_score, "probabilities", 320, 200),
     "recognizer": (recognizer_make, recognizer_score, "probabilities", 250, 80),
     "minilm": (minilm_make, minilm_score, "values", 128, 50),
     "silero": (silero_make, silero_score, "bernoulli", 100, 80),

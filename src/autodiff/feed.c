@@ -20,21 +20,22 @@ static const char *tensor_name(const Tensor *tensor)
     return tensor->name ? tensor->name : "the only array";
 }
 
-/* The array of input k: by name, else by position when it has none, else the only one there is. */
-static const Tensor *find_array(const Dataset *dataset, const char *name, int k, int n_inputs)
+/* The number of input k's array: by name, else by position when it has none, else the only one there
+ * is; -1: none. */
+static int find_array(const Dataset *dataset, const char *name, int k, int n_inputs)
 {
     size_t n = dataset_inputs(dataset);
     for (size_t j = 0; j < n; j++) {
         const Tensor *tensor = dataset_input(dataset, j);
         if (tensor->name && strcmp(tensor->name, name) == 0)
-            return tensor;
+            return (int)j;
     }
     if (n_inputs == 1 && n == 1)
-        return dataset_input(dataset, 0);
+        return 0;
     bool by_position = n == (size_t)n_inputs;
     for (size_t j = 0; j < n; j++)
         by_position = by_position && !dataset_input(dataset, j)->name;
-    return by_position ? dataset_input(dataset, (size_t)k) : NULL;
+    return by_position ? k : -1;
 }
 
 static int bind_shape(Binding *b, Error *err)
@@ -43,12 +44,13 @@ static int bind_shape(Binding *b, Error *err)
     const Shape *found = &b->tensor->shape;
     bool fits = found->rank >= 1;
     int rank = input->shape_known ? input->shape.rank : found->rank;
-    b->row_is_input = found->rank == rank + 1;
-    fits = fits && (b->row_is_input || found->rank == rank);
+    bool more = !b->whole && found->rank == rank + 1;
+    b->row_is_input = b->whole || more;
+    fits = (fits && more) || ((fits || b->whole) && found->rank == rank);
     b->shape.rank = rank;
     for (int k = 0; fits && k < rank; k++) {
         int64_t declared = input->shape_known ? input->shape.dim[k] : -1;
-        b->shape.dim[k] = found->dim[k + b->row_is_input];
+        b->shape.dim[k] = found->dim[k + more];
         if (b->row_is_input || k > 0)
             fits = declared < 0 || declared == b->shape.dim[k];
     }
@@ -142,7 +144,8 @@ static int bind(Binding *b, Feed *feed, const FeedOptions *options, Error *err)
         status = bind_type(b, err);
     if (status)
         return status;
-    b->row_count = feed->samples ? b->tensor->count / feed->samples : 0;
+    int64_t rows = b->whole ? 1 : feed->samples;
+    b->row_count = rows ? b->tensor->count / rows : 0;
     int64_t declared = b->input->shape_known && b->shape.rank ? b->input->shape.dim[0] : -1;
     int64_t limit = b->row_is_input ? 1 : declared > 0 ? declared : INT64_MAX;
     if (limit < feed->max_batch)
@@ -163,20 +166,27 @@ int feed_create(const Program *program, const Dataset *dataset, const FeedOption
     feed->samples = dataset_samples(dataset);
     feed->max_batch = feed->block = INT64_MAX;
     feed->options = options ? *options : none;
-    feed->bindings = calloc((size_t)feed->n + 1, sizeof *feed->bindings);
+    feed->ragged = dataset_is_ragged(dataset);
+    int64_t sets = feed->ragged ? feed->samples : 1;
+    feed->bindings = calloc((size_t)sets * (size_t)feed->n + 1, sizeof *feed->bindings);
     int status = feed->bindings ? ONNXPRESS_OK : error_memory(err, "the samples");
     if (!status && feed->samples < 1)
         status = error_set(err, ONNXPRESS_DATA, "%s: holds no samples", dataset_path(dataset));
     for (int k = 0; !status && k < feed->n; k++) {
-        Binding *b = &feed->bindings[k];
-        b->input = program_input(program, k);
-        b->tensor = find_array(dataset, b->input->name, k, feed->n);
-        if (!b->tensor)
+        const ProgramInput *input = program_input(program, k);
+        int array = find_array(dataset, input->name, k, feed->n);
+        if (array < 0)
             status = error_set(err, ONNXPRESS_DATA,
                                "%s: no array for input %s (name the arrays as the model's inputs)",
-                               dataset_path(dataset), b->input->name);
-        else
+                               dataset_path(dataset), input->name);
+        for (int64_t s = 0; !status && s < sets; s++) {
+            Binding *b = &feed->bindings[s * feed->n + k];
+            b->input = input;
+            b->whole = feed->ragged;
+            b->tensor = feed->ragged ? dataset_sample(dataset, (size_t)array, s)
+                                     : dataset_input(dataset, (size_t)array);
             status = bind(b, feed, &feed->options, err);
+        }
     }
     if (status) {
         feed_free(feed);
@@ -288,8 +298,14 @@ static int convert_row(const Binding *b, const FeedOptions *options, int64_t sam
 int feed_batch(const Feed *feed, const int64_t *sample, int64_t n, FeedStore *store, Value *values,
                Error *err)
 {
+    for (int64_t j = 0; j < n; j++)
+        if (sample[j] < 0 || sample[j] >= feed->samples)
+            return error_set(err, ONNXPRESS_INTERNAL, "sample %lld does not exist",
+                             (long long)sample[j]);
+    if (feed->ragged && n != 1)
+        return error_set(err, ONNXPRESS_INTERNAL, "samples of different shape in one batch");
     for (int k = 0; k < feed->n; k++) {
-        const Binding *b = &feed->bindings[k];
+        const Binding *b = &feed->bindings[(feed->ragged ? sample[0] * feed->n : 0) + k];
         Value *value = &values[k];
         *value = (Value){.dtype = b->input->dtype, .shape = b->shape};
         if (b->row_is_input && n != 1)
@@ -309,10 +325,7 @@ int feed_batch(const Feed *feed, const int64_t *sample, int64_t n, FeedStore *st
         else
             value->i = block;
         for (int64_t j = 0; j < n; j++) {
-            if (sample[j] < 0 || sample[j] >= feed->samples)
-                return error_set(err, ONNXPRESS_INTERNAL, "sample %lld does not exist",
-                                 (long long)sample[j]);
-            int status = convert_row(b, &feed->options, sample[j], j, value, err);
+            int status = convert_row(b, &feed->options, b->whole ? 0 : sample[j], j, value, err);
             if (status)
                 return status;
         }

@@ -1,7 +1,8 @@
 /* Feed: binds the arrays of a Dataset to a Program's inputs and cuts batches.
  *
  * An array of the input's rank is cut along its first axis; one of one rank more, for an input
- * without a batch axis, holds one input a row and forces a batch of 1. uint8 images for a float
+ * without a batch axis, holds one input a row and forces a batch of 1; so do samples of different
+ * shape, each of which is the inputs of a run as they are. uint8 images for a float
  * input are converted as (x*scale - mean[c]) / std[c] along axis 1 (scale 1/255 when mean, std or
  * scale is given, or by default for uint8 data: said in the report). Shapes, types, NaN and infinite
  * values are checked with the input's name (ONNXPRESS_DATA).

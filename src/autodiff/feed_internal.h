@@ -8,6 +8,7 @@ typedef struct {
     const ProgramInput *input;
     const Tensor *tensor;
     bool row_is_input; /* a row of the array is a whole input, without a batch axis */
+    bool whole;        /* so is the array itself: the input of one sample's run */
     Shape shape;       /* of one run; dim 0 is the batch unless row_is_input */
     int64_t row_count; /* elements of one sample */
     double scale;
@@ -18,7 +19,8 @@ typedef struct {
 struct Feed {
     int64_t samples, max_batch, block;
     int n;
-    Binding *bindings;
+    bool ragged;       /* each sample has bindings of its own */
+    Binding *bindings; /* [n], or [samples][n] */
     FeedOptions options;
 };
 

@@ -27,10 +27,22 @@ const Tensor *dataset_input(const Dataset *dataset, size_t index)
     return &dataset->tensors[index];
 }
 
+bool dataset_is_ragged(const Dataset *dataset)
+{
+    return dataset->set != NULL;
+}
+
+const Tensor *dataset_sample(const Dataset *dataset, size_t index, int64_t sample)
+{
+    return &dataset->set[sample][index];
+}
+
 void dataset_close(Dataset *dataset)
 {
     if (!dataset)
         return;
+    for (size_t f = 0; f < dataset->n_files; f++)
+        npy_close(dataset->files[f]);
     npy_close(dataset->file);
     arena_destroy(dataset->arena); /* which holds the Dataset itself */
 }
@@ -53,7 +65,7 @@ static int count_samples(Dataset *dataset, Error *err)
 {
     if (dataset->count == 0)
         return error_set(err, ONNXPRESS_DATA, "%s: holds no arrays", dataset->path);
-    for (size_t i = 0; i < dataset->count; i++) {
+    for (size_t i = 0; i < dataset->count && !dataset->set; i++) {
         const Tensor *tensor = &dataset->tensors[i];
         const char *name = tensor->name ? tensor->name : "array";
         if (tensor->shape.rank == 0)

@@ -135,6 +135,26 @@ static bool fits(const Tensor *a, const Tensor *b)
     return shape_equal(&a->shape, &shape);
 }
 
+/* The same name, type and rank: inputs of the same graph, of whatever shape. */
+static bool alike(const Tensor *a, const Tensor *b)
+{
+    return a->dtype == b->dtype && a->shape.rank == b->shape.rank && (!a->name == !b->name) &&
+           (!a->name || strcmp(a->name, b->name) == 0) && a->count > 0 && b->count > 0;
+}
+
+/* Sets that can't be put behind one another but are runs of one graph: a sample each. */
+static bool is_ragged(const Dataset *dataset, Tensor *const *sets, size_t n_sets)
+{
+    bool one_shape = true;
+    for (size_t s = 0; s < n_sets; s++)
+        for (size_t k = 0; k < dataset->count; k++) {
+            if (!alike(&sets[0][k], &sets[s][k]))
+                return false;
+            one_shape = one_shape && fits(&sets[0][k], &sets[s][k]);
+        }
+    return !one_shape;
+}
+
 /* Puts input k of all sets behind one another along the first axis. */
 static int join(Dataset *dataset, Tensor *const *sets, size_t n_sets, size_t k, Error *err)
 {
@@ -167,6 +187,22 @@ static int join(Dataset *dataset, Tensor *const *sets, size_t n_sets, size_t k, 
     return ONNXPRESS_OK;
 }
 
+static int join_sets(Dataset *dataset, Tensor *const *sets, size_t n_sets, Error *err)
+{
+    if (is_ragged(dataset, sets, n_sets)) {
+        dataset->set = sets;
+        dataset->tensors = sets[0];
+        dataset->samples = (int64_t)n_sets;
+        return ONNXPRESS_OK;
+    }
+    if (!(dataset->tensors = arena_array(dataset->arena, dataset->count, sizeof *dataset->tensors)))
+        return error_memory(err, "samples");
+    int status = ONNXPRESS_OK;
+    for (size_t k = 0; k < dataset->count && !status; k++)
+        status = join(dataset, sets, n_sets, k, err);
+    return status;
+}
+
 static int read_sets(Dataset *dataset, const Numbered *folders, Error *err)
 {
     Tensor **sets = arena_array(dataset->arena, folders->count, sizeof *sets);
@@ -187,12 +223,71 @@ static int read_sets(Dataset *dataset, const Numbered *folders, Error *err)
                              folder, count, dataset->count);
         dataset->count = count;
     }
-    if (!(dataset->tensors = arena_array(dataset->arena, dataset->count, sizeof *dataset->tensors)))
-        return error_memory(err, "samples");
+    return join_sets(dataset, sets, folders->count, err);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The .npz files of the folder, by name. */
+static int list_npz(Dataset *dataset, char ***names, size_t *count, Error *err)
+{
+    DIR *directory = opendir(dataset->path);
+    size_t capacity = 0;
     int status = ONNXPRESS_OK;
-    for (size_t k = 0; k < dataset->count && !status; k++)
-        status = join(dataset, sets, folders->count, k, err);
+    *names = NULL;
+    *count = 0;
+    if (!directory)
+        return error_set(err, ONNXPRESS_IO, "%s: cannot be read: %s", dataset->path,
+                         strerror(errno));
+    for (const struct dirent *entry; !status && (entry = readdir(directory));) {
+        size_t length = strlen(entry->d_name);
+        if (length < 5 || strcmp(entry->d_name + length - 4, ".npz") != 0)
+            continue;
+        if (*count == capacity) {
+            capacity = 2 * capacity + 16;
+            char **larger = arena_array(dataset->arena, capacity, sizeof *larger);
+            if (larger && *count)
+                memcpy(larger, *names, *count * sizeof *larger);
+            *names = larger;
+        }
+        if (!*names || !((*names)[*count] = arena_printf(dataset->arena, "%s/%s", dataset->path,
+                                                         entry->d_name)))
+            status = error_memory(err, "a folder of samples");
+        else
+            ++*count;
+    }
+    closedir(directory);
+    if (!status && *count > 1)
+        qsort(*names, *count, sizeof **names, compare_names);
     return status;
+}
+
+static int read_npz_sets(Dataset *dataset, char **names, size_t n, Error *err)
+{
+    Arena *arena = dataset->arena;
+    Tensor **sets = arena_array(arena, n, sizeof *sets);
+    dataset->files = arena_array(arena, n, sizeof *dataset->files);
+    if (!sets || !dataset->files)
+        return error_memory(err, "samples");
+    for (size_t s = 0; s < n; s++) {
+        int status = npy_open(names[s], &dataset->files[s], err);
+        if (status)
+            return status;
+        dataset->n_files = s + 1;
+        size_t count = npy_count(dataset->files[s]);
+        if (s > 0 && count != dataset->count)
+            return error_set(err, ONNXPRESS_DATA, "%s: has %zu arrays where %s has %zu", names[s],
+                             count, names[0], dataset->count);
+        dataset->count = count;
+        if (!(sets[s] = arena_array(arena, count + 1, sizeof **sets)))
+            return error_memory(err, "samples");
+        for (size_t k = 0; k < count; k++)
+            sets[s][k] = *npy_tensor(dataset->files[s], k);
+    }
+    return join_sets(dataset, sets, n, err);
 }
 
 int dataset_open_folder(Dataset *dataset, Error *err)
@@ -201,13 +296,19 @@ int dataset_open_folder(Dataset *dataset, Error *err)
     if (status || dataset->count > 0)
         return status;
     Numbered folders;
+    char **npz = NULL;
+    size_t n_npz = 0;
     status = list_numbered(dataset->path, "test_data_set_", "", &folders, err);
     if (!status && folders.count == 0)
+        status = list_npz(dataset, &npz, &n_npz, err);
+    if (!status && folders.count == 0 && n_npz == 0)
         status = error_set(err, ONNXPRESS_DATA,
-                           "%s: has neither input_*.pb files nor test_data_set_* folders in it",
+                           "%s: has neither input_*.pb files nor test_data_set_* folders nor .npz "
+                           "files in it",
                            dataset->path);
     if (!status)
-        status = read_sets(dataset, &folders, err);
+        status = folders.count > 0 ? read_sets(dataset, &folders, err)
+                                   : read_npz_sets(dataset, npz, n_npz, err);
     free(folders.numbers);
     return status;
 }

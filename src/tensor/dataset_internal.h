@@ -11,10 +11,14 @@ struct Dataset {
     NpyFile *file; /* NULL for a folder */
     int64_t samples;
     size_t count;
-    Tensor *tensors;
+    Tensor *tensors;    /* of all samples; of the first one when there are sets */
+    Tensor *const *set; /* [samples][count], whole inputs of a run each; NULL: one shape fits all */
+    NpyFile **files;    /* of a folder of .npz files */
+    size_t n_files;
 };
 
-/* Fills count and tensors from input_*.pb, here or in sub-folders test_data_set_*. */
+/* Fills count and tensors, or sets, from input_*.pb, here or in sub-folders test_data_set_*, or from
+ * .npz files. */
 int dataset_open_folder(Dataset *dataset, Error *err);
 
 #endif
