@@ -58,7 +58,7 @@ static real scale_at(const Lrn *lrn, const LrnShape *s, const real *x, int64_t c
 static int lrn_forward(const OpCall *call)
 {
     const Lrn *lrn = call->node->params;
-    LrnShape s;
+    LrnShape s = {0};
     int status = op_require(call, 1);
     if (status || (status = op_require_real(call, 0)) || (status = lrn_shape(call, &s)) ||
         (status = op_output(call, 0, call->in[0]->dtype, &call->in[0]->shape)))
@@ -111,7 +111,7 @@ static void column_curvature(const Lrn *lrn, const LrnShape *s, const real *x, c
 static int lrn_add(const OpCall *call, const real *const *first)
 {
     const Lrn *lrn = call->node->params;
-    LrnShape s;
+    LrnShape s = {0};
     if (!call->d_in[0] || !call->d_out[0] || call->in[0]->count == 0)
         return ONNXPRESS_OK;
     int status = lrn_shape(call, &s);

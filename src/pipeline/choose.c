@@ -99,6 +99,7 @@ typedef struct {
     KMeansOrder *order; /* k-means only */
     Choice best;          /* the last that met the goal */
     Choice nearest;       /* the finest that did not, for the message (numbers only) */
+    Error refusal;        /* of the last step at which the model could not answer as it had */
     int evaluations;
 } Search;
 
@@ -312,7 +313,13 @@ static int try_at(void *context, double y, bool *meets, Error *err)
         rc = size ? estimate_bytes(s, &choice) : measure_answers(s, &choice);
     if (rc) {
         choice_free(&choice);
-        return rc;
+        if (rc != ONNXPRESS_DATA)
+            return rc;
+        /* Rounded too coarsely, a loop runs for other rounds: no comparison, and so no goal met. */
+        s->refusal = *s->session->err;
+        *s->session->err = (Error){0};
+        *meets = false;
+        return ONNXPRESS_OK;
     }
     *meets = size ? sizes_meet(s, &choice) : choose_meets(s->session, s->input, &choice);
     Choice *keep = *meets ? &s->best : &s->nearest;
@@ -448,9 +455,12 @@ static int search_scope(Search *s)
     Error search_err = {0};
     rc = quantize_search(low, high, SEARCH_STEPS, try_at, s, &best, &search_err);
     if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
-        return unreachable(s);
-    if (rc)
+        return s->nearest.arena ? unreachable(s)
+                                : error_set(session->err, s->refusal.code, "%s", s->refusal.message);
+    if (rc && session->err->code == ONNXPRESS_OK)
         return error_set(session->err, search_err.code, "%s", search_err.message);
+    if (rc)
+        return rc;
     if (goal_is_size(options->goal))
         rc = measure_answers(s, &s->best);
     return rc;
