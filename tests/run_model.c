@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "autodiff/autodiff.h"
+#include "model/inline.h"
 #include "tensor/npy.h"
 
 enum { MOST = 16 };
@@ -40,6 +41,8 @@ static int run(const char *model_path, const char *input_path, const char *outpu
     Value inputs[MOST];
     Tensor outputs[MOST];
     int n = 0, status = model_load(model_path, &model, err);
+    if (!status)
+        status = model_inline(model, err);
     if (!status)
         status = program_build(model, &program, err);
     if (!status)

@@ -202,7 +202,121 @@ START_TEST(gradients_einsum)
 }
 END_TEST
 
+START_TEST(gradients_signal)
+{
+    CHECK({"DFT", 17, "r[$A,5,$B,1]", 0}, {"DFT axis=2 inverse=1", 17, "r[$A,$B,3,2]", 0},
+          {"DFT onesided=1", 17, "r[2,6,1] i[]{4}", 0}, {"DFT", 20, "r[$A,3,1] i[]{5}", 0},
+          {"DFT inverse=1", 20, "r[3,$A,2] - i[]{0}", 0},
+          {"STFT", 17, "r[2,9,1] i[]{2} r[4]", 0},
+          {"STFT onesided=0", 17, "r[$A,7,2] i[]{3} - i[]{3}", 0});
+}
+END_TEST
+
 /* Values worked out by hand from the operator's definition. */
+START_TEST(quantized)
+{
+    /* i is int64 here; types are taken on by Cast in models, so that these begin with reals */
+    op_expect("QuantizeLinear", 21, "c{-1,0.25,0.75,200} c[]{0.5}", "{0,0,2,255}");
+    op_expect("QuantizeLinear output_dtype=3", 21, "c{-100,0.25,0.75,200} c[]{0.5}",
+              "{-128,0,2,127}");
+    op_expect("QuantizeLinear axis=0", 13, "c[2,2]{1,2,1,2} c{1,0.5}", "[2,2]{1,2,2,4}");
+    op_expect("QuantizeLinear axis=1 block_size=2", 21, "c[1,3]{2,4,6} c[1,2]{1,2}", "[1,3]{2,4,3}");
+    op_expect("QuantizeLinear", 10, "c{nan} c[]{1}", "{0}");
+    op_expect_error("QuantizeLinear axis=2", 13, "c[2,2]{1,2,1,2} c{1,0.5}", "axis 2");
+    op_expect_error("QuantizeLinear", 13, "c[2,2]{1,2,1,2} c{1,0.5,1}", "does not fit");
+    op_expect_error("QuantizeLinear", 13, "c{1} c[]{1} i[]{0}", "int64 is not handled");
+    op_expect_error("QuantizeLinear output_dtype=17", 21, "c{1} c[]{1}", "this type");
+    op_expect("DequantizeLinear", 13, "i{1,2,3} c[]{0.5} i[]{2}", "{-0.5,0,0.5}");
+    op_expect("DequantizeLinear axis=0", 13, "i[2,2]{1,2,1,2} c{1,0.5}", "[2,2]{1,2,0.5,1}");
+    op_expect("DequantizeLinear axis=0 block_size=2", 21, "i[3,1]{1,2,3} c[2,1]{1,2} i[2,1]{0,1}",
+              "[3,1]{1,2,4}");
+    op_expect_error("DequantizeLinear axis=0 block_size=2", 21, "i[3,1]{1,2,3} c[1,1]{1}",
+                    "does not fit");
+    op_expect_error("DequantizeLinear", 13, "i{1,2} c{1,2} i{1}", "zero point");
+    op_expect("DynamicQuantizeLinear", 11, "c{-1,0,1.55}", "{0,100,255} []{0.01} []{100}");
+    op_expect("DynamicQuantizeLinear", 11, "c{0}", "{0} []{1} []{0}");
+    op_expect_error("MatMulInteger", 10, "i[1,1]{1} i[1,1]{1}", "int64 are not handled");
+    op_expect_error("ConvInteger", 10, "i[1,1,2]{1,2} i[1,2,1]{1,2}", "shapes");
+}
+END_TEST
+
+START_TEST(bits)
+{
+    op_expect("BitwiseAnd", 18, "i{6,-1} i{3}", "{2,3}");
+    op_expect("BitwiseOr", 18, "i{6,-8} i{3}", "{7,-5}");
+    op_expect("BitwiseXor", 18, "i{6,3} i{3}", "{5,0}");
+    op_expect("BitwiseNot", 18, "i{0,-3}", "{-1,2}");
+    op_expect("BitShift direction=LEFT", 11, "i{1,3} i{4,64}", "{16,0}");
+    op_expect("BitShift direction=RIGHT", 11, "i{16,3,-5,-5} i{3,1,1,99}", "{2,1,-3,-1}");
+    op_expect_error("BitShift", 11, "i{1} i{1}", "direction");
+    op_expect_error("BitwiseAnd", 18, "c{1} c{1}", "integer");
+}
+END_TEST
+
+START_TEST(randoms)
+{
+    double sum = 0, squares = 0, least = 9, most = -9;
+    OpRun *run = op_run("RandomNormal shape=[100,50] seed=3.0 mean=1.0 scale=2.0", 1, "", 1);
+    OpRun *again = op_run("RandomNormalLike seed=3.0 mean=1.0 scale=2.0", 1, "r[100,50]", 1);
+    OpRun *other = op_run("RandomNormalLike seed=4.0 mean=1.0 scale=2.0", 1, "r[100,50]", 1);
+    const Value *x = op_run_output(run, 0);
+    ck_assert_int_eq(x->count, 5000);
+    for (int e = 0; e < 5000; e++) {
+        sum += (double)x->r[e];
+        squares += (double)(x->r[e] * x->r[e]);
+        ck_assert(x->r[e] == op_run_output(again, 0)->r[e]);
+        ck_assert(x->r[e] != op_run_output(other, 0)->r[e]);
+    }
+    ck_assert(fabs(sum / 5000 - 1) < 0.1 && fabs(squares / 5000 - 5) < 0.3);
+    op_run_free(run);
+    op_run_free(again);
+    op_run_free(other);
+    run = op_run("RandomUniformLike low=2.0 high=4.0", 1, "r[5000]", 1);
+    for (int e = 0; e < 5000; e++) {
+        least = fmin(least, (double)op_run_output(run, 0)->r[e]);
+        most = fmax(most, (double)op_run_output(run, 0)->r[e]);
+    }
+    ck_assert(least >= 2 && least < 2.01 && most < 4 && most > 3.99);
+    op_run_free(run);
+    run = op_run("Multinomial sample_size=5000 seed=2.0", 7, "c[1,3]{0,0.6931472,-inf}", 1);
+    int64_t ones = 0;
+    for (int e = 0; e < 5000; e++)
+        ones += op_run_output(run, 0)->i[e];
+    ck_assert(ones > 3200 && ones < 3470); /* two thirds; the third class never */
+    op_run_free(run);
+    op_expect("Bernoulli", 15, "c{0,1,1,0}", "{0,1,1,0}");
+    op_expect("Bernoulli dtype=7", 15, "c{1}", "{1}");
+    op_expect_error("RandomNormal", 1, "", "shape");
+    op_expect_error("RandomUniform shape=[2] dtype=6", 1, "", "int32");
+    op_expect_error("Multinomial", 7, "c[1,0]{}", "no class");
+}
+END_TEST
+
+START_TEST(signals)
+{
+    op_expect("HannWindow periodic=0", 17, "i[]{3}", "{0,1,0}");
+    op_expect("HannWindow", 17, "i[]{4}", "{0,0.5,1,0.5}");
+    op_expect("BlackmanWindow", 17, "i[]{2}", "{0,1}");
+    op_expect("HammingWindow", 17, "i[]{2}", "{0.0869565,1}");
+    op_expect("HannWindow periodic=0", 17, "i[]{1}", "{0}");
+    op_expect_error("HannWindow", 17, "i[]{-1}", "window of");
+    op_expect("DFT", 17, "c[1,2,1]{1,3}", "[1,2,2]{4,0,-2,0}");
+    op_expect("DFT", 20, "c[1,4,1]{0,1,0,-1}", "[1,4,2]{0,0,0,-2,0,0,0,2}");
+    op_expect_error("DFT", 17, "c[1,2,3]{1,2,3,4,5,6}", "last axis");
+    op_expect_error("DFT onesided=1 inverse=1", 17, "c[1,2,1]{1,2}", "onesided");
+    op_expect_error("DFT", 17, "c[1,2,1]{1,2} i[]{0}", "length 0");
+    op_expect("STFT", 17, "c[1,3,1]{1,2,4} i[]{1} c{1,1}", "[1,2,2,2]{3,0,-1,0,6,0,-2,0}");
+    op_expect_error("STFT", 17, "c[1,3,1]{1,2,4} i[]{0} c{1,1}", "not handled");
+    op_expect_error("STFT", 17, "c[1,3,1]{1,2,4} i[]{1} c{1,1,1,1}", "not handled");
+    op_expect_error("MelWeightMatrix", 17, "i[]{2} i[]{0} i[]{8} c[]{0} c[]{4}", "mel filters");
+    op_expect("NonMaxSuppression", 11,
+              "c[1,3,4]{0,0,1,1,0,0.1,1,1.1,0,10,1,11} c[1,1,3]{0.9,0.75,0.6} i[]{3} c[]{0.5}",
+              "[2,3]{0,0,0,0,0,2}");
+    op_expect("NonMaxSuppression", 11, "c[1,1,4]{0,0,1,1} c[1,1,1]{0.9}", "[0,3]{}");
+    op_expect_error("NonMaxSuppression", 11, "c[1,1,4]{0,0,1,1} c[1,1,2]{1,2}", "do not fit");
+}
+END_TEST
+
 START_TEST(integers)
 {
     op_expect("Add", 14, "i{9223372036854775807,1} i{1,-2}", "{-9223372036854775808,-1}");
@@ -478,6 +592,15 @@ START_TEST(hostile)
         {"GatherND batch_dims=#", 13, "r[2,3] i[2,2]{#,#,#,#}"},
         {"ScatterElements axis=#", 13, "r[2,3] i[1,2]{#,#} r[1,2]"},
         {"ScatterND", 13, "r[2,3] i[1,2]{#,#} r[1]"},
+        {"QuantizeLinear axis=# block_size=#", 21, "c[2,3]{1,2,3,4,5,1e30} c[2,1]{1,0}"},
+        {"DequantizeLinear axis=# block_size=#", 21, "i[2,3]{#,#,#,#,#,#} c[2,1]{1,0} i[2,1]{#,#}"},
+        {"BitShift direction=LEFT", 11, "i{#,#} i{#,#}"},
+        {"RandomNormal shape=[#,#]", 1, ""},
+        {"DFT axis=#", 17, "r[2,3,1] i[]{#}"},
+        {"STFT", 17, "r[2,3,1] i[]{#} - i[]{#}"},
+        {"MelWeightMatrix", 17, "i[]{#} i[]{#} i[]{#} c[]{0} c[]{4}"},
+        {"HannWindow", 17, "i[]{#}"},
+        {"NonMaxSuppression", 11, "c[1,1,4]{0,0,1,1} c[1,1,1]{0.9} i[]{#}"},
         {"TopK axis=#", 11, "r[2,3] i{#}"},
         {"TopK axis=#", 11, "r[2,0,3] i{#}"},
         {"ArgMax axis=#", 11, "i[2,2]{#,#,#,#}"},
@@ -555,6 +678,11 @@ int main(void)
     tcase_add_test(cases, gradients_scatter);
     tcase_add_test(cases, gradients_search);
     tcase_add_test(cases, gradients_einsum);
+    tcase_add_test(cases, gradients_signal);
+    tcase_add_test(cases, quantized);
+    tcase_add_test(cases, bits);
+    tcase_add_test(cases, randoms);
+    tcase_add_test(cases, signals);
     tcase_add_test(cases, integers);
     tcase_add_test(cases, comparisons);
     tcase_add_test(cases, casts);

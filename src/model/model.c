@@ -120,9 +120,19 @@ void model_free(Model *model)
     arena_destroy(model->arena); /* which holds the model itself */
 }
 
+/* The message as it is to be saved; its parts are shared. */
+static Onnx__ModelProto stored_message(const Model *model)
+{
+    Onnx__ModelProto message = *model->proto;
+    if (model->private_data->stored)
+        message.graph = model->private_data->stored;
+    return message;
+}
+
 size_t model_packed_size(const Model *model)
 {
-    return onnx__model_proto__get_packed_size(model->proto);
+    Onnx__ModelProto message = stored_message(model);
+    return onnx__model_proto__get_packed_size(&message);
 }
 
 typedef struct {
@@ -155,7 +165,8 @@ int model_write(const Model *model, const char *path, FileWriter **writer, Error
     status = external_copy(model, path, file, err);
     if (!status) {
         SaveBuffer buffer = {.base = {.append = save_append}, .writer = file, .err = err};
-        onnx__model_proto__pack_to_buffer(model->proto, &buffer.base);
+        Onnx__ModelProto message = stored_message(model);
+        onnx__model_proto__pack_to_buffer(&message, &buffer.base);
         status = buffer.status;
     }
     if (status)

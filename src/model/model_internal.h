@@ -32,6 +32,7 @@ struct ModelPrivate {
     NameTable *names; /* of everything in the model; NULL until a fresh name is asked for */
     uint64_t fresh;   /* the number that the next fresh name tries */
     Growth initializers, functions, opsets, metadata;
+    Onnx__GraphProto *stored; /* what is saved where the graph has been inlined; NULL: the graph */
 };
 
 /* Calls what is not NULL for every message of its kind, subgraphs, functions and training graphs

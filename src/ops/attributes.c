@@ -62,6 +62,8 @@ static const char *const words[] = {
     "Tanh",
     "Clip",
     "HardSigmoid", /* activations of fused ops */
+    "LEFT",
+    "RIGHT", /* BitShift */
 };
 
 const char *attribute_string(const OpNode *node, const char *name, const char *fallback)

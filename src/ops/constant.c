@@ -2,6 +2,7 @@
  *
  * Ops that make tensors out of attributes and shapes. */
 #include "model/graph.h"
+#include "model/inline.h"
 #include "ops/support_internal.h"
 
 #include <string.h>
@@ -226,6 +227,7 @@ static int range_forward(const OpCall *call)
 
 static const OpRow rows[] = {
     {"", "Constant", 1, 0, .read = read_constant, .forward = constant_forward},
+    {INLINE_EXACT, "Constant", 1, 0, .read = read_constant, .forward = constant_forward},
     {"", "ConstantOfShape", 9, 0, .read = read_constant_of_shape,
      .forward = constant_of_shape_forward},
     {"", "Range", 11, 0, .forward = range_forward},

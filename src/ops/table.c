@@ -14,6 +14,8 @@ static const OpFamily *const families[] = {
     &op_family_skip_norm,   &op_family_fused,   &op_family_fused_matmul,   &op_family_attention,
     &op_family_packed_attention,                &op_family_lrn,            &op_family_vector_norm,
     &op_family_rotary,      &op_family_lp_pool,
+    &op_family_quantized,   &op_family_bitwise, &op_family_random, &op_family_signal,
+    &op_family_detect,
 };
 #define FAMILIES (sizeof families / sizeof families[0])
 

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "autodiff/invent.h"
+#include "model/inline.h"
 
 #define INVENTED_SAMPLES 40
 
@@ -53,6 +54,8 @@ int session_open(Session *session, const char *path, bool restore, const OnnxPre
     int rc = model_load(path, &session->model, err);
     if (!rc && restore && rewrite_is_ours(session->model, NULL, NULL))
         rc = rewrite_restore(session->model, err);
+    if (!rc)
+        rc = model_inline(session->model, err);
     if (!rc)
         rc = program_build(session->model, &session->program, err);
     return rc;

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/inline.h"
+
+#include <string.h>
+
+#include "model/graph.h"
+#include "model/model_internal.h"
+
+#define OURS "onnxpress"
+#define MOST_DEPTH 64                              /* calls within calls */
+#define MOST_NODES(in_file) (100000 + 64 * (in_file)) /* calls of calls may double each time */
+
+typedef struct {
+    const Onnx__FunctionProto *proto;
+    NameTable *formal; /* inputs, then outputs; NULL: not called yet */
+} Function;
+
+typedef struct {
+    Model *model;
+    Arena *arena; /* the model's */
+    NameTable *names; /* "domain type overload" → number of the function */
+    Function *function;
+    size_t nodes, most_nodes, calls;
+    Error *err;
+} Inliner;
+
+/* How names and attributes of a function's body read where it is called. */
+typedef struct {
+    const Function *function;
+    const Onnx__NodeProto *call;
+    const char *prefix;
+} Place;
+
+typedef struct {
+    Onnx__NodeProto **node;
+    size_t n, room;
+} Nodes;
+
+static int no_memory(const Inliner *in)
+{
+    return error_memory(in->err, "the functions' bodies");
+}
+
+static const char *text(const char *string)
+{
+    return string ? string : "";
+}
+
+static const char *plain_domain(const char *domain)
+{
+    return strcmp(text(domain), "ai.onnx") == 0 ? "" : text(domain);
+}
+
+static char *function_key(Arena *arena, const char *domain, const char *type, const char *overload)
+{
+    return arena_printf(arena, "%s %s %s", plain_domain(domain), text(type), text(overload));
+}
+
+static bool same_opset(const Inliner *in, const Onnx__FunctionProto *function)
+{
+    for (size_t k = 0; k < function->n_opset_import; k++)
+        if (!*plain_domain(function->opset_import[k]->domain) &&
+            function->opset_import[k]->version != in->model->opset)
+            return false;
+    return true;
+}
+
+static int index_functions(Inliner *in)
+{
+    const Onnx__ModelProto *proto = in->model->proto;
+    in->names = name_table_create(in->arena);
+    in->function = arena_array(in->arena, proto->n_functions + 1, sizeof *in->function);
+    if (!in->names || !in->function)
+        return no_memory(in);
+    for (size_t k = 0; k < proto->n_functions; k++) {
+        const Onnx__FunctionProto *function = proto->functions[k];
+        in->function[k].proto = function;
+        in->most_nodes += function->n_node;
+        if (strcmp(text(function->domain), OURS) == 0 || !same_opset(in, function))
+            continue;
+        char *key = function_key(in->arena, function->domain, function->name, function->overload);
+        if (!key || !name_table_add(in->names, key, (int)k))
+            return no_memory(in);
+    }
+    in->most_nodes = MOST_NODES(in->most_nodes + proto->graph->n_node);
+    return ONNXPRESS_OK;
+}
+
+/* The function that a node calls, its formal names known; NULL: none, or out of memory (*status). */
+static const Function *called(Inliner *in, const Onnx__NodeProto *node, int *status)
+{
+    *status = ONNXPRESS_OK;
+    char *key = function_key(in->arena, node->domain, node->op_type, node->overload);
+    int found = key ? name_table_find(in->names, key) : -1;
+    if (!key)
+        *status = no_memory(in);
+    if (found < 0)
+        return NULL;
+    Function *function = &in->function[found];
+    const Onnx__FunctionProto *proto = function->proto;
+    if (function->formal)
+        return function;
+    NameTable *formal = name_table_create(in->arena);
+    bool made = formal != NULL;
+    for (size_t k = 0; made && k < proto->n_input; k++)
+        made = name_table_add(formal, proto->input[k], (int)k);
+    for (size_t k = 0; made && k < proto->n_output; k++)
+        made = name_table_add(formal, proto->output[k], (int)(proto->n_input + k));
+    if (!made) {
+        *status = no_memory(in);
+        return NULL;
+    }
+    function->formal = formal;
+    return function;
+}
+
+/* A name of the body where it is called: the caller's, or one of its own. NULL: out of memory. */
+static char *placed_name(const Inliner *in, const Place *place, const char *name)
+{
+    if (!place || !name || !*name)
+        return (char *)text(name);
+    const Onnx__FunctionProto *proto = place->function->proto;
+    int k = name_table_find(place->function->formal, name);
+    size_t formal = (size_t)k;
+    if (k >= 0 && formal < proto->n_input)
+        return formal < place->call->n_input ? place->call->input[formal] : (char *)"";
+    if (k >= 0 && formal - proto->n_input < place->call->n_output &&
+        *place->call->output[formal - proto->n_input])
+        return place->call->output[formal - proto->n_input];
+    return arena_printf(in->arena, "%s%s", place->prefix, name);
+}
+
+static int place_names(const Inliner *in, const Place *place, char ***names, size_t n)
+{
+    char **placed = arena_array(in->arena, n, sizeof *placed);
+    for (size_t k = 0; placed && k < n; k++)
+        if (!(placed[k] = placed_name(in, place, (*names)[k])))
+            return no_memory(in);
+    if (!placed)
+        return no_memory(in);
+    *names = placed;
+    return ONNXPRESS_OK;
+}
+
+static int add_nodes(Inliner *in, Nodes *to, Onnx__NodeProto *const *nodes, size_t n,
+                     const Place *place, int depth);
+
+static int place_infos(const Inliner *in, const Place *place, Onnx__ValueInfoProto ***infos,
+                       size_t n)
+{
+    Onnx__ValueInfoProto **placed = arena_array(in->arena, n, sizeof *placed);
+    for (size_t k = 0; placed && k < n; k++) {
+        placed[k] = arena_array(in->arena, 1, sizeof **placed);
+        if (!placed[k])
+            return no_memory(in);
+        *placed[k] = *(*infos)[k];
+        if (!(placed[k]->name = placed_name(in, place, placed[k]->name)))
+            return no_memory(in);
+    }
+    if (!placed)
+        return no_memory(in);
+    *infos = placed;
+    return ONNXPRESS_OK;
+}
+
+/* The body of an If, Loop or Scan, its names placed and its calls inlined. */
+static int place_graph(Inliner *in, const Place *place, Onnx__GraphProto **graph, int depth)
+{
+    Onnx__GraphProto *placed = arena_array(in->arena, 1, sizeof *placed);
+    Nodes nodes = {0};
+    if (!placed)
+        return no_memory(in);
+    *placed = **graph;
+    placed->initializer =
+        arena_array(in->arena, placed->n_initializer, sizeof *placed->initializer);
+    if (!placed->initializer)
+        return no_memory(in);
+    for (size_t k = 0; k < placed->n_initializer; k++) {
+        Onnx__TensorProto *tensor = (*graph)->initializer[k];
+        if (place) { /* else it is the model's own, which may be changed */
+            Onnx__TensorProto *copy = arena_array(in->arena, 1, sizeof *copy);
+            if (!copy)
+                return no_memory(in);
+            *copy = *tensor;
+            if (!(copy->name = placed_name(in, place, tensor->name)))
+                return no_memory(in);
+            tensor = copy;
+        }
+        placed->initializer[k] = tensor;
+    }
+    int status = place_infos(in, place, &placed->input, placed->n_input);
+    if (!status)
+        status = place_infos(in, place, &placed->output, placed->n_output);
+    if (!status)
+        status = add_nodes(in, &nodes, (*graph)->node, (*graph)->n_node, place, depth + 1);
+    placed->node = nodes.node;
+    placed->n_node = nodes.n;
+    placed->n_value_info = 0;
+    *graph = placed;
+    return status;
+}
+
+/* The attribute that stands for one of the body; NULL: the call does not have it. */
+static const Onnx__AttributeProto *meant(const Place *place, const Onnx__AttributeProto *attribute)
+{
+    const char *name = text(attribute->ref_attr_name);
+    if (!place || !*name)
+        return attribute;
+    const Onnx__AttributeProto *given = node_attribute(place->call, name);
+    const Onnx__FunctionProto *proto = place->function->proto;
+    for (size_t k = 0; !given && k < proto->n_attribute_proto; k++)
+        if (strcmp(text(proto->attribute_proto[k]->name), name) == 0)
+            given = proto->attribute_proto[k];
+    return given;
+}
+
+static bool has_graphs(const Onnx__AttributeProto *attribute)
+{
+    return attribute->g || attribute->n_graphs > 0;
+}
+
+static int place_attributes(Inliner *in, const Place *place, Onnx__NodeProto *node, int depth)
+{
+    size_t n = node->n_attribute, kept = 0;
+    Onnx__AttributeProto **placed = arena_array(in->arena, n, sizeof *placed);
+    int status = placed ? ONNXPRESS_OK : no_memory(in);
+    for (size_t k = 0; k < n && !status; k++) {
+        Onnx__AttributeProto *old = node->attribute[k];
+        const Onnx__AttributeProto *given = meant(place, old);
+        if (!given)
+            continue;
+        /* A graph that the caller gives is in the caller's names already. */
+        const Place *names = given == old ? place : NULL;
+        if (given == old && !has_graphs(old)) {
+            placed[kept++] = old;
+            continue;
+        }
+        Onnx__AttributeProto *copy = placed[kept++] = arena_array(in->arena, 1, sizeof *copy);
+        if (!copy)
+            return no_memory(in);
+        *copy = *given;
+        copy->name = old->name;
+        if (copy->g)
+            status = place_graph(in, names, &copy->g, depth);
+        Onnx__GraphProto **graphs = arena_array(in->arena, copy->n_graphs, sizeof *graphs);
+        for (size_t g = 0; graphs && g < copy->n_graphs && !status; g++) {
+            graphs[g] = given->graphs[g];
+            status = place_graph(in, names, &graphs[g], depth);
+        }
+        copy->graphs = graphs;
+    }
+    node->attribute = placed;
+    node->n_attribute = kept;
+    return status;
+}
+
+static int add_node(Inliner *in, Nodes *to, Onnx__NodeProto *node)
+{
+    if (++in->nodes > in->most_nodes)
+        return error_set(in->err, ONNXPRESS_UNSUPPORTED,
+                         "%s: its functions expand to more than %zu nodes", in->model->path,
+                         in->most_nodes);
+    if (to->n == to->room) {
+        size_t room = 2 * to->room + 16;
+        Onnx__NodeProto **larger = arena_array(in->arena, room, sizeof *larger);
+        if (!larger)
+            return no_memory(in);
+        if (to->n)
+            memcpy(larger, to->node, to->n * sizeof *larger);
+        to->node = larger;
+        to->room = room;
+    }
+    to->node[to->n++] = node;
+    return ONNXPRESS_OK;
+}
+
+/* An output of a function that is one of its inputs. */
+static int pass_on(Inliner *in, Nodes *to, const Function *function, const Onnx__NodeProto *call)
+{
+    const Onnx__FunctionProto *proto = function->proto;
+    int status = ONNXPRESS_OK;
+    for (size_t k = 0; k < proto->n_output && k < call->n_output && !status; k++) {
+        int formal = name_table_find(function->formal, proto->output[k]);
+        if (formal < 0 || (size_t)formal >= proto->n_input || !*call->output[k])
+            continue;
+        Onnx__NodeProto *node = arena_array(in->arena, 1, sizeof *node);
+        if (!node)
+            return no_memory(in);
+        onnx__node_proto__init(node);
+        node->op_type = (char *)"Identity";
+        node->n_input = node->n_output = 1;
+        node->output = &call->output[k];
+        node->input = (size_t)formal < call->n_input ? &call->input[formal] : node->output;
+        status = add_node(in, to, node);
+    }
+    return status;
+}
+
+static int add_call(Inliner *in, Nodes *to, const Function *function, const Onnx__NodeProto *call,
+                    int depth)
+{
+    if (depth > MOST_DEPTH)
+        return error_set(in->err, ONNXPRESS_FORMAT, "%s: function '%s' calls itself",
+                         in->model->path, text(call->op_type));
+    Place place = {function, call, arena_printf(in->arena, "inlined%zu/", in->calls++)};
+    if (!place.prefix)
+        return no_memory(in);
+    int status = add_nodes(in, to, function->proto->node, function->proto->n_node, &place, depth);
+    return status ? status : pass_on(in, to, function, call);
+}
+
+static bool is_constant(const Onnx__NodeProto *node)
+{
+    return strcmp(text(node->op_type), "Constant") == 0 && !*plain_domain(node->domain);
+}
+
+/* A node of a body, or of the model itself (place NULL), as it stands in the new graph. */
+static int place_node(Inliner *in, const Place *place, Onnx__NodeProto **node, int depth)
+{
+    bool changes = place != NULL;
+    for (size_t k = 0; k < (*node)->n_attribute; k++)
+        changes |= has_graphs((*node)->attribute[k]);
+    if (!changes)
+        return ONNXPRESS_OK;
+    Onnx__NodeProto *placed = arena_array(in->arena, 1, sizeof *placed);
+    if (!placed)
+        return no_memory(in);
+    *placed = **node;
+    *node = placed;
+    int status = ONNXPRESS_OK;
+    if (place) {
+        status = place_names(in, place, &placed->input, placed->n_input);
+        if (!status)
+            status = place_names(in, place, &placed->output, placed->n_output);
+        placed->name = arena_printf(in->arena, "%s%s", place->prefix, text(placed->name));
+        if (is_constant(placed))
+            placed->domain = (char *)INLINE_EXACT;
+    }
+    return status ? status : place_attributes(in, place, placed, depth);
+}
+
+static int add_nodes(Inliner *in, Nodes *to, Onnx__NodeProto *const *nodes, size_t n,
+                     const Place *place, int depth)
+{
+    int status = ONNXPRESS_OK;
+    for (size_t k = 0; k < n && !status; k++) {
+        Onnx__NodeProto *node = nodes[k];
+        status = place_node(in, place, &node, depth);
+        const Function *function = status ? NULL : called(in, node, &status);
+        if (!status)
+            status = function ? add_call(in, to, function, node, depth + 1)
+                              : add_node(in, to, node);
+    }
+    return status;
+}
+
+int model_inline(Model *model, Error *err)
+{
+    Onnx__ModelProto *proto = model->proto;
+    if (proto->n_functions == 0 || model->private_data->stored)
+        return ONNXPRESS_OK;
+    Inliner in = {.model = model, .arena = model->arena, .err = err};
+    Nodes nodes = {0};
+    Onnx__GraphProto *graph = arena_array(model->arena, 1, sizeof *graph);
+    int status = graph ? index_functions(&in) : no_memory(&in);
+    if (!status)
+        status = add_nodes(&in, &nodes, proto->graph->node, proto->graph->n_node, NULL, 0);
+    if (status)
+        return status;
+    *graph = *proto->graph;
+    graph->node = nodes.node;
+    graph->n_node = nodes.n;
+    model->private_data->stored = proto->graph;
+    proto->graph = graph;
+    return ONNXPRESS_OK;
+}
