@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model-local functions are run as onnxruntime runs them: nested calls, attributes handed on and their
-defaults, omitted inputs, passed-through outputs, bodies of If; and compress codes the weights that
+defaults, omitted inputs, bodies of If; and compress codes the weights that
 calls read, and leaves the functions in the file."""
 import os
 import subprocess
@@ -32,7 +32,7 @@ def functions():
          node("Mul", ["x", "c"], ["h"]), ref(node("LeakyRelu", ["h"], ["r"]), "alpha"),
          node("Sum", ["r", "bias"], ["y"])], IMPORTS, ["alpha"])
     dense = helper.make_function(
-        "fn", "Dense", ["x", "w", "b"], ["y", "x"],
+        "fn", "Dense", ["x", "w", "b"], ["y"],
         [node("MatMul", ["x", "w"], ["h"]),
          ref(node("Leaky", ["h", "b"], ["y"], domain="fn"), "alpha", of="slope")],
         IMPORTS, ["slope"])
@@ -42,17 +42,28 @@ def functions():
     clipped = helper.make_function(
         "fn", "Clipped", ["x", "low", "high"], ["y"], [node("Clip", ["x", "low", "high"], ["y"])],
         IMPORTS)
-    return [dense, scaled, with_default, clipped]
+    then = helper.make_graph([node("Mul", ["x", "k"], ["t"])], "then", [],
+                             [helper.make_tensor_value_info("t", T.FLOAT, None)],
+                             [numpy_helper.from_array(np.float32([[1.5]]), "k")])
+    other = helper.make_graph([node("Powered", ["x"], ["o"], domain="fn")], "other", [],
+                              [helper.make_tensor_value_info("o", T.FLOAT, None)])
+    either = helper.make_function(
+        "fn", "Either", ["x", "limit"], ["y"],
+        [node("ReduceSum", ["x"], ["s"], keepdims=0), node("Greater", ["s", "limit"], ["c"]),
+         node("If", ["c"], ["y"], then_branch=then, else_branch=other)], IMPORTS)
+    return [dense, scaled, with_default, clipped, either]
 
 
 def network(weights):
     node = helper.make_node
-    nodes = [node("Dense", ["x", "w", "b"], ["a", "same"], domain="fn", slope=0.1),
+    nodes = [node("Dense", ["x", "w", "b"], ["a"], domain="fn", slope=0.1),
              node("Dense", ["a", "v", "d"], ["e"], domain="fn", slope=0.3),
              node("Powered", ["e"], ["f"], domain="fn"),
              node("Powered", ["f"], ["g"], domain="fn", alpha=2.0),
-             node("Clipped", ["g", "", "high"], ["y"], domain="fn"),
-             node("ReduceSum", ["same"], ["z"])]
+             node("Either", ["g", "low"], ["i"], domain="fn"),
+             node("Either", ["i", "top"], ["j"], domain="fn"),
+             node("Clipped", ["j", "", "high"], ["y"], domain="fn"),
+             node("ReduceSum", ["x"], ["z"])]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("x", T.FLOAT, ["N", 64])],
         [helper.make_tensor_value_info("y", T.FLOAT, ["N", 32]),
@@ -100,7 +111,7 @@ def check_hostile(path, model, work):
 def main():
     weights = {n: RNG.standard_normal(s).astype(np.float32) / 8
                for n, s in {"w": (64, 48), "b": (48,), "v": (48, 32), "d": (32,)}.items()}
-    weights["high"] = np.float32(0.4)
+    weights |= {"high": np.float32(0.4), "low": np.float32(-1e6), "top": np.float32(1e6)}
     inputs = {"x": RNG.standard_normal((5, 64)).astype(np.float32)}
     model = network(weights)
     onnx.checker.check_model(model)
@@ -117,7 +128,7 @@ def main():
         assert done.returncode == 0, done.stderr
         found = onnx.load(small)
         ours_there = {f.name for f in found.functions if f.domain == "fn"}
-        assert ours_there == {"Dense", "Leaky", "Powered", "Clipped"}
+        assert ours_there == {"Dense", "Leaky", "Powered", "Clipped", "Either"}
         assert not {"w", "v"} & {t.name for t in found.graph.initializer}
         error = np.square(answers(small, inputs)[0] - wanted[0]).sum() / np.square(wanted[0]).sum()
         assert 0 < error < 0.05, error

@@ -163,6 +163,53 @@ static int place_infos(const Inliner *in, const Place *place, Onnx__ValueInfoPro
     return ONNXPRESS_OK;
 }
 
+static int add_node(Inliner *in, Nodes *to, Onnx__NodeProto *node)
+{
+    if (++in->nodes > in->most_nodes)
+        return error_set(in->err, ONNXPRESS_UNSUPPORTED,
+                         "%s: its functions expand to more than %zu nodes", in->model->path,
+                         in->most_nodes);
+    if (to->n == to->room) {
+        size_t room = 2 * to->room + 16;
+        Onnx__NodeProto **larger = arena_array(in->arena, room, sizeof *larger);
+        if (!larger)
+            return no_memory(in);
+        if (to->n)
+            memcpy(larger, to->node, to->n * sizeof *larger);
+        to->node = larger;
+        to->room = room;
+    }
+    to->node[to->n++] = node;
+    return ONNXPRESS_OK;
+}
+
+/* An initializer of a body that stands in a function: a constant that is no weight of the model. */
+static int add_constant(Inliner *in, Nodes *to, const Place *place, Onnx__TensorProto *tensor)
+{
+    Onnx__NodeProto *node = arena_array(in->arena, 1, sizeof *node);
+    Onnx__AttributeProto *value = arena_array(in->arena, 1, sizeof *value);
+    node = value ? node : NULL;
+    char **output = node ? arena_array(in->arena, 1, sizeof *output) : NULL;
+    Onnx__AttributeProto **attribute =
+        output ? arena_array(in->arena, 1, sizeof *attribute) : NULL;
+    if (!attribute || !(output[0] = placed_name(in, place, tensor->name)))
+        return no_memory(in);
+    onnx__attribute_proto__init(value);
+    value->name = (char *)"value";
+    value->has_type = true;
+    value->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR;
+    value->t = tensor;
+    attribute[0] = value;
+    onnx__node_proto__init(node);
+    node->op_type = (char *)"Constant";
+    node->domain = (char *)INLINE_EXACT;
+    node->output = output;
+    node->n_output = 1;
+    node->attribute = attribute;
+    node->n_attribute = 1;
+    return add_node(in, to, node);
+}
+
 /* The body of an If, Loop or Scan, its names placed and its calls inlined. */
 static int place_graph(Inliner *in, const Place *place, Onnx__GraphProto **graph, int depth)
 {
@@ -171,26 +218,13 @@ static int place_graph(Inliner *in, const Place *place, Onnx__GraphProto **graph
     if (!placed)
         return no_memory(in);
     *placed = **graph;
-    placed->initializer =
-        arena_array(in->arena, placed->n_initializer, sizeof *placed->initializer);
-    if (!placed->initializer)
-        return no_memory(in);
-    for (size_t k = 0; k < placed->n_initializer; k++) {
-        Onnx__TensorProto *tensor = (*graph)->initializer[k];
-        if (place) { /* else it is the model's own, which may be changed */
-            Onnx__TensorProto *copy = arena_array(in->arena, 1, sizeof *copy);
-            if (!copy)
-                return no_memory(in);
-            *copy = *tensor;
-            if (!(copy->name = placed_name(in, place, tensor->name)))
-                return no_memory(in);
-            tensor = copy;
-        }
-        placed->initializer[k] = tensor;
-    }
     int status = place_infos(in, place, &placed->input, placed->n_input);
     if (!status)
         status = place_infos(in, place, &placed->output, placed->n_output);
+    for (size_t k = 0; place && k < placed->n_initializer && !status; k++)
+        status = add_constant(in, &nodes, place, placed->initializer[k]);
+    if (place)
+        placed->n_initializer = 0; /* else they are the model's own */
     if (!status)
         status = add_nodes(in, &nodes, (*graph)->node, (*graph)->n_node, place, depth + 1);
     placed->node = nodes.node;
@@ -254,48 +288,6 @@ static int place_attributes(Inliner *in, const Place *place, Onnx__NodeProto *no
     return status;
 }
 
-static int add_node(Inliner *in, Nodes *to, Onnx__NodeProto *node)
-{
-    if (++in->nodes > in->most_nodes)
-        return error_set(in->err, ONNXPRESS_UNSUPPORTED,
-                         "%s: its functions expand to more than %zu nodes", in->model->path,
-                         in->most_nodes);
-    if (to->n == to->room) {
-        size_t room = 2 * to->room + 16;
-        Onnx__NodeProto **larger = arena_array(in->arena, room, sizeof *larger);
-        if (!larger)
-            return no_memory(in);
-        if (to->n)
-            memcpy(larger, to->node, to->n * sizeof *larger);
-        to->node = larger;
-        to->room = room;
-    }
-    to->node[to->n++] = node;
-    return ONNXPRESS_OK;
-}
-
-/* An output of a function that is one of its inputs. */
-static int pass_on(Inliner *in, Nodes *to, const Function *function, const Onnx__NodeProto *call)
-{
-    const Onnx__FunctionProto *proto = function->proto;
-    int status = ONNXPRESS_OK;
-    for (size_t k = 0; k < proto->n_output && k < call->n_output && !status; k++) {
-        int formal = name_table_find(function->formal, proto->output[k]);
-        if (formal < 0 || (size_t)formal >= proto->n_input || !*call->output[k])
-            continue;
-        Onnx__NodeProto *node = arena_array(in->arena, 1, sizeof *node);
-        if (!node)
-            return no_memory(in);
-        onnx__node_proto__init(node);
-        node->op_type = (char *)"Identity";
-        node->n_input = node->n_output = 1;
-        node->output = &call->output[k];
-        node->input = (size_t)formal < call->n_input ? &call->input[formal] : node->output;
-        status = add_node(in, to, node);
-    }
-    return status;
-}
-
 static int add_call(Inliner *in, Nodes *to, const Function *function, const Onnx__NodeProto *call,
                     int depth)
 {
@@ -305,8 +297,7 @@ static int add_call(Inliner *in, Nodes *to, const Function *function, const Onnx
     Place place = {function, call, arena_printf(in->arena, "inlined%zu/", in->calls++)};
     if (!place.prefix)
         return no_memory(in);
-    int status = add_nodes(in, to, function->proto->node, function->proto->n_node, &place, depth);
-    return status ? status : pass_on(in, to, function, call);
+    return add_nodes(in, to, function->proto->node, function->proto->n_node, &place, depth);
 }
 
 static bool is_constant(const Onnx__NodeProto *node)
