@@ -130,10 +130,7 @@ END_TEST
 /* A rule that is lost would only make weights fall back: nothing else would fail. */
 START_TEST(these_alone_have_no_rule)
 {
-    static const char *const without[] = {
-        "Tan",   "Asin",  "Acos",       "Atan",     "Sinh",     "Cosh",         "Asinh",
-        "Acosh", "Atanh", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-        "RNN",   "LSTM",  "GRU",        "Loop",     "Scan"};
+    static const char *const without[] = {"RNN", "LSTM", "GRU", "Loop", "Scan", "STFT"};
     size_t count;
     op_row(0, &count);
     ck_assert_uint_gt(count, 50);
@@ -721,10 +718,10 @@ START_TEST(mixed_samples_are_taken_apart)
 }
 END_TEST
 
-/* Floor has no derivative and Sinh no second-order rule. */
+/* Floor has no derivative, and so no second-order rule. */
 START_TEST(what_has_no_rule_is_left_out)
 {
-    two_layers("Sinh", NULL);
+    two_layers("Floor", NULL);
     float **h = compute(IMPORTANCE_BECKER_LECUN, OUTPUT_LOGITS, label, SAMPLES, 1, 1, 1);
     ck_assert_ptr_null(h[find("w1")]);
     ck_assert_ptr_null(h[find("b1")]);
