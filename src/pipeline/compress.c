@@ -172,6 +172,7 @@ static int open_data(Compression *c)
                             unsupported);
     c->random = strcmp(options->calibration, "random") == 0;
     int rc = session_data(s, options->calibration, &c->calibration);
+    bool ran = !rc; /* else it is the data that are refused, which another kind of file would mend */
     if (!rc)
         rc = bind_goal(c);
     if (!rc) {
@@ -180,7 +181,7 @@ static int open_data(Compression *c)
                             &c->answers, s->err);
     }
     /* What a row refuses only when it meets the data, and numbers that nobody has vouched for. */
-    if (rc == ONNXPRESS_UNSUPPORTED || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
+    if ((rc == ONNXPRESS_UNSUPPORTED && ran) || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
         rc = session_warn(s, "the model cannot be run here: %s; importance from the weights alone, "
                              "nothing measured",
                           s->err->message);
