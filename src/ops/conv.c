@@ -3,17 +3,14 @@
 #include <string.h>
 
 #include "ops/conv_internal.h"
+#include "ops/product_internal.h"
 #include "ops/support_internal.h"
 
 /* Y[n][m][p] = b[m] + sum over c, k of W[m][c][k] X[n][c][p's tap k].
  *
- * Output positions p are taken a tile of whole lines (the innermost axis) at a time: the taps of a
- * tile are laid out as a matrix `col` [c·k][p], and all three products (forward, by X, by W) are
- * matrix products with it. Depthwise convolutions, whose matrices would have one row, are in
- * depthwise.c. */
-
-/* A tile's matrix should stay in the second-level cache beside W and the output. */
-#define TILE_BYTES ((int64_t)192 << 10)
+ * The output is taken a tile at a time (conv_internal.h), and all three products (forward, by X, by
+ * W) are products of the tile's rows (product_internal.h). 1x1 convolutions have nothing to copy and
+ * are left to BLAS. Depthwise convolutions, whose matrices would have one row, are in depthwise.c. */
 
 static int conv_shape(const OpCall *call, Conv *conv, Shape *out)
 {
@@ -57,133 +54,217 @@ static int conv_shape(const OpCall *call, Conv *conv, Shape *out)
         return op_error(call, ONNXPRESS_UNSUPPORTED, "more than 2^31 elements a channel");
     if (conv->taps < 1)
         return op_error(call, ONNXPRESS_FORMAT, "a weight without elements");
-    int64_t lines = window->out[0] * window->out[1];
-    int64_t fit = TILE_BYTES / (int64_t)sizeof(real) / conv->taps / window->out[2];
-    conv->tile_lines = conv->plain || fit > lines ? lines : fit > 1 ? fit : 1;
     return ONNXPRESS_OK;
 }
 
-/* One line of taps, of which [first, last) are inside and come from `from` on; the others are 0.
- * Lines are short (8 to 32 elements, often), so these loops stand for memcpy and memset. */
-static inline void gather_line(real *restrict to, const real *restrict from, int64_t n,
-                               int64_t first, int64_t last, int64_t stride)
+/* Every position of channel m begins with b[m]; NULL: zeros. */
+static void fill_bias(const real *b, int64_t channels, int64_t positions, real *y)
 {
-    for (int64_t o = 0; o < first; o++)
-        to[o] = 0;
-    to += first;
-    n -= first;
-    last -= first;
-    if (stride == 1)
-#pragma omp simd
-        for (int64_t o = 0; o < last; o++)
-            to[o] = from[o];
-    else
-        for (int64_t o = 0; o < last; o++)
-            to[o] = from[o * stride];
-    for (int64_t o = last; o < n; o++)
-        to[o] = 0;
+    for (int64_t m = 0; m < channels; m++)
+        for (int64_t p = 0; p < positions; p++)
+            *y++ = b ? b[m] : 0;
 }
 
-static inline void scatter_line(const real *restrict from, real *restrict to, int64_t n,
-                                int64_t stride)
+/* What convolving without copies is: for every sample and group one matrix product. */
+static void plain_forward(const Conv *conv, const real *x, const real *w, real *y)
 {
-    if (stride == 1)
-#pragma omp simd
-        for (int64_t o = 0; o < n; o++)
-            to[o] += from[o];
-    else
-        for (int64_t o = 0; o < n; o++)
-            to[o * stride] += from[o];
+    int64_t m = conv->out_channels, n = conv->window.out_size;
+    for (int64_t s = 0; s < conv->samples; s++)
+        for (int64_t g = 0; g < conv->groups; g++, x += conv->taps * n, y += m * n)
+            REAL_GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)conv->taps, 1,
+                      w + g * m * conv->taps, (int)conv->taps, x, (int)n, 1, y, (int)n);
 }
 
-/* The part of one row of the matrix (one channel and tap) that belongs to output depth `od`: lines
- * [oh, end). */
-static void row_move(const Window *w, const int64_t tap[3], real *plane, real *col, int64_t od,
-                     int64_t oh, int64_t end, bool add)
+static void plain_input_gradient(const Conv *conv, const real *w, const real *d_y, real *d_x)
 {
-    int64_t length = w->out[2], low, high, first, last;
-    int64_t depth = od * w->stride[0] + tap[0] * w->dilation[0] - w->begin[0];
-    window_range(w, 1, tap[1], &low, &high);
-    window_range(w, 2, tap[2], &first, &last);
-    if (depth < 0 || depth >= w->in[0])
-        high = low = end;
-    low = low < oh ? oh : low < end ? low : end;
-    high = high < low ? low : high < end ? high : end;
-    if (!add) {
-        memset(col, 0, (size_t)((low - oh) * length) * sizeof *col);
-        memset(col + (high - oh) * length, 0, (size_t)((end - high) * length) * sizeof *col);
+    int64_t m = conv->out_channels, n = conv->window.out_size;
+    for (int64_t s = 0; s < conv->samples; s++)
+        for (int64_t g = 0; g < conv->groups; g++, d_x += conv->taps * n, d_y += m * n)
+            REAL_GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (int)conv->taps, (int)n, (int)m, 1,
+                      w + g * m * conv->taps, (int)conv->taps, d_y, (int)n, 1, d_x, (int)n);
+}
+
+static void plain_weight_gradient(const Conv *conv, int64_t sample, const real *x, const real *d_y,
+                                  real *d_w)
+{
+    int64_t m = conv->out_channels, n = conv->window.out_size;
+    for (int64_t g = 0; g < conv->groups; g++)
+        REAL_GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)conv->taps, (int)n, 1,
+                  d_y + (sample * conv->groups + g) * m * n, (int)n,
+                  x + (sample * conv->groups + g) * conv->taps * n, (int)n, 1,
+                  d_w + g * m * conv->taps, (int)conv->taps);
+}
+
+static void plain_moment(const Conv *conv, const real *x, real *acc)
+{
+    int taps = (int)conv->taps, n = (int)conv->window.out_size;
+    for (int64_t s = 0; s < conv->samples; s++)
+        for (int64_t g = 0; g < conv->groups; g++, x += conv->taps * n)
+            REAL_SYRK(CblasRowMajor, CblasLower, CblasNoTrans, taps, n, 1, x, n, 1,
+                      acc + g * conv->taps * conv->taps, taps);
+}
+
+static int tiled_forward(const OpCall *call, const Conv *conv, const real *b, real *y)
+{
+    Tiling tiling;
+    int status = tiling_make(call, conv, true, 1, &tiling);
+    if (status)
+        return status;
+    int64_t *a_tap = op_scratch(call, (size_t)conv->taps, sizeof *a_tap);
+    int64_t *a_row =
+        a_tap ? op_scratch(call, (size_t)conv->out_channels, sizeof *a_row) : NULL;
+    if (!a_row)
+        return ONNXPRESS_MEMORY;
+    for (int64_t t = 0; t < conv->taps; t++)
+        a_tap[t] = t;
+    for (int64_t m = 0; m < conv->out_channels; m++)
+        a_row[m] = m * conv->taps;
+    Tile tile;
+    for (int64_t k = 0; tiling_at(&tiling, k, &tile); k++) {
+        tiling_move(&tiling, &tile, 0, call->in[0]->r, false);
+        product_rows(&(RowsProduct){.rows = conv->out_channels,
+                                    .taps = conv->taps,
+                                    .n = tile.n,
+                                    .a = call->in[1]->r + tile.w,
+                                    .a_row = a_row,
+                                    .a_tap = a_tap,
+                                    .b = tiling.rows,
+                                    .b_tap = tiling.at,
+                                    .start = b ? b + tile.channel : NULL,
+                                    .out = y + tile.y,
+                                    .out_step = conv->window.out_size});
     }
-    if (low == high)
-        return;
-    if (first == last) {
-        if (!add)
-            memset(col + (low - oh) * length, 0, (size_t)((high - low) * length) * sizeof *col);
-        return;
-    }
-    int64_t line = depth * w->in[1] + low * w->stride[1] + tap[1] * w->dilation[1] - w->begin[1];
-    plane += line * w->in[2] + first * w->stride[2] + tap[2] * w->dilation[2] - w->begin[2];
-    col += (low - oh) * length;
-    for (int64_t l = low; l < high; l++, col += length, plane += w->stride[1] * w->in[2])
-        if (add)
-            scatter_line(col + first, plane, last - first, w->stride[2]);
-        else
-            gather_line(col, plane, length, first, last, w->stride[2]);
+    return ONNXPRESS_OK;
 }
 
-/* Between one group's channels of one sample and the matrix of a tile of lines; with `add`, the
- * matrix is added back to the channels (the transpose of the copy). */
-static void tile_move(const Conv *conv, real *x, real *col, int64_t line, int64_t n_lines, bool add)
-{
-    const Window *w = &conv->window;
-    int64_t start = line / w->out[1], tap[3];
-    for (int64_t c = 0; c < conv->in_channels; c++, x += w->in_size)
-        for (tap[0] = 0; tap[0] < w->kernel[0]; tap[0]++)
-            for (tap[1] = 0; tap[1] < w->kernel[1]; tap[1]++)
-                for (tap[2] = 0; tap[2] < w->kernel[2]; tap[2]++)
-                    for (int64_t left = n_lines, od = start, oh = line - od * w->out[1]; left > 0;
-                         od++, oh = 0) {
-                        int64_t end = w->out[1] - oh < left ? w->out[1] : oh + left;
-                        row_move(w, tap, x, col, od, oh, end, add);
-                        col += (end - oh) * w->out[2];
-                        left -= end - oh;
-                    }
-}
-
-/* Where a (sample, group, tile) lies in X, Y and W. */
+/* The output's gradient in a tile, [samples][channels][row]: before and after the tile's lines are
+ * lines of zeros, since the first and the last lines of the input are reached by fewer taps. */
 typedef struct {
-    int64_t x, y, w; /* offsets; y is of the tile's first position */
-    int64_t line, lines, width;
-} Tile;
+    int64_t before, row; /* elements */
+    real *data;
+} TileGradient;
 
-static bool tile_next(const Conv *conv, Tile *t, int64_t sample, int64_t group)
+static int gradient_make(const OpCall *call, const Tiling *tiling, TileGradient *g)
 {
-    const Window *w = &conv->window;
-    int64_t total = w->out[0] * w->out[1];
-    t->line += t->lines;
-    if (t->line >= total)
-        return false;
-    t->lines = total - t->line < conv->tile_lines ? total - t->line : conv->tile_lines;
-    t->width = t->lines * w->out[2];
-    t->x = (sample * conv->groups + group) * conv->in_channels * w->in_size;
-    t->y = (sample * conv->groups + group) * conv->out_channels * w->out_size + t->line * w->out[2];
-    t->w = group * conv->out_channels * conv->taps;
-    return true;
+    int64_t width = tiling->conv->window.out[2];
+    g->before = (tiling->height - 1) * width;
+    int64_t after = g->before > PRODUCT_SLACK ? g->before : PRODUCT_SLACK;
+    g->row = g->before + tiling->lines * width + after;
+    size_t size = (size_t)(tiling->samples * tiling->conv->out_channels * g->row) + PRODUCT_SLACK;
+    g->data = op_scratch(call, size, sizeof *g->data);
+    if (!g->data)
+        return ONNXPRESS_MEMORY;
+    memset(g->data, 0, size * sizeof *g->data);
+    return ONNXPRESS_OK;
 }
 
-static real *tile_buffer(const OpCall *call, const Conv *conv)
+static void gradient_copy(const Tiling *tiling, const Tile *tile, const TileGradient *g,
+                          const real *d_y)
 {
-    return op_scratch(call, (size_t)(conv->taps * conv->tile_lines * conv->window.out[2]),
-                      sizeof(real));
+    const Conv *conv = tiling->conv;
+    int64_t size = conv->window.out_size, most = tiling->lines * conv->window.out[2];
+    real *to = g->data + g->before;
+    for (int64_t s = 0; s < tile->samples; s++)
+        for (int64_t m = 0; m < conv->out_channels; m++, to += g->row) {
+            const real *from = d_y + tile->y + (s * conv->groups * conv->out_channels + m) * size;
+            memcpy(to, from, (size_t)tile->n * sizeof *to);
+            memset(to + tile->n, 0, (size_t)(most - tile->n) * sizeof *to);
+        }
 }
 
-/* The matrix of a tile and its leading dimension; X itself for plain convolutions. */
-static const real *tile_matrix(const Conv *conv, const Tile *t, const real *x, real *col, int *ld)
+/* The tables of the product that makes the gradient of a tile's rows: out of channel m and shared
+ * line h comes W[m][row, h] times the output's gradient h lines further up. */
+typedef struct {
+    int64_t *a_row, *a_tap, *b_tap;
+} InputTables;
+
+static int input_tables(const OpCall *call, const Tiling *tiling, const TileGradient *g,
+                        InputTables *tables)
 {
-    *ld = (int)(conv->plain ? conv->window.in_size : t->width);
-    if (conv->plain)
-        return x + t->x;
-    tile_move(conv, (real *)(uintptr_t)x + t->x, col, t->line, t->lines, false);
-    return col;
+    const Conv *conv = tiling->conv;
+    int64_t height = tiling->height, width = conv->window.kernel[2];
+    size_t taps = (size_t)(conv->out_channels * height);
+    tables->a_row = op_scratch(call, (size_t)tiling->blocks, sizeof(int64_t));
+    tables->a_tap = tables->a_row ? op_scratch(call, taps, sizeof(int64_t)) : NULL;
+    tables->b_tap = tables->a_tap ? op_scratch(call, taps, sizeof(int64_t)) : NULL;
+    if (!tables->b_tap)
+        return ONNXPRESS_MEMORY;
+    for (int64_t r = 0; r < tiling->blocks; r++)
+        tables->a_row[r] = r / width * height * width + r % width;
+    for (int64_t m = 0; m < conv->out_channels; m++)
+        for (int64_t h = 0; h < height; h++) {
+            tables->a_tap[m * height + h] = m * conv->taps + h * width;
+            tables->b_tap[m * height + h] =
+                m * g->row + (height - 1 - h) * conv->window.out[2];
+        }
+    return ONNXPRESS_OK;
+}
+
+/* Adds a tile's part to the input's gradient. What was copied to the tile's rows is lost. */
+static void tile_input_gradient(const Tiling *tiling, const Tile *tile, const TileGradient *g,
+                                const InputTables *tables, const real *w, real *d_x)
+{
+    const Conv *conv = tiling->conv;
+    int64_t first = tile->line, last = tile->line + tile->lines + tiling->height - 1, low, high;
+    if (tiling->height > 1) { /* lines outside the input are of no use */
+        window_range(&tiling->copied, 1, 0, &low, &high);
+        first = first > low ? first : low;
+        last = last < high ? last : high;
+    }
+    int64_t skip = (first - tile->line) * conv->window.out[2];
+    for (int64_t s = 0; s < tile->samples; s++) {
+        product_rows(&(RowsProduct){.rows = tiling->blocks,
+                                    .taps = conv->out_channels * tiling->height,
+                                    .n = (last - first) * conv->window.out[2],
+                                    .a = w + tile->w,
+                                    .a_row = tables->a_row,
+                                    .a_tap = tables->a_tap,
+                                    .b = g->data + s * conv->out_channels * g->row + skip,
+                                    .b_tap = tables->b_tap,
+                                    .out = tiling->rows + s * tiling->blocks * tiling->block + skip,
+                                    .out_step = tiling->block});
+        tiling_move(tiling, tile, s, d_x, true);
+    }
+}
+
+static void tile_weight_gradient(const Tiling *tiling, const Tile *tile, const TileGradient *g,
+                                 const real *x, real *d_w)
+{
+    const Conv *conv = tiling->conv;
+    for (int64_t s = 0; s < tile->samples; s++)
+        tiling_move(tiling, tile, s, (real *)(uintptr_t)x, false);
+    product_dots(&(DotsProduct){.rows = conv->out_channels,
+                                .taps = conv->taps,
+                                .n = tile->n,
+                                .samples = tile->samples,
+                                .a = g->data + g->before,
+                                .a_row = g->row,
+                                .a_sample = conv->out_channels * g->row,
+                                .b = tiling->rows,
+                                .b_tap = tiling->at,
+                                .b_sample = tiling->blocks * tiling->block,
+                                .out = d_w + tile->w});
+}
+
+static int tiled_backward(const OpCall *call, const Conv *conv, real *d_x, real *d_w)
+{
+    Tiling tiling;
+    Tile tile;
+    TileGradient g;
+    InputTables tables;
+    int status = tiling_make(call, conv, true, d_w ? conv->samples : 1, &tiling);
+    if (!status)
+        status = gradient_make(call, &tiling, &g);
+    if (!status)
+        status = input_tables(call, &tiling, &g, &tables);
+    for (int64_t k = 0; !status && tiling_at(&tiling, k, &tile); k++) {
+        gradient_copy(&tiling, &tile, &g, call->d_out[0]);
+        if (d_w)
+            tile_weight_gradient(&tiling, &tile, &g, call->in[0]->r, d_w);
+        if (d_x)
+            tile_input_gradient(&tiling, &tile, &g, &tables, call->in[1]->r, d_x);
+    }
+    return status;
 }
 
 static int conv_forward(const OpCall *call)
@@ -200,67 +281,19 @@ static int conv_forward(const OpCall *call)
         status = op_output(call, 0, call->in[0]->dtype, &shape);
     if (status)
         return status;
-    const Value *b = op_in(call, 2);
-    const real *x = call->in[0]->r, *w = call->in[1]->r;
+    const Value *bias = op_in(call, 2);
+    const real *x = call->in[0]->r, *w = call->in[1]->r, *b = bias ? bias->r : NULL;
     real *y = call->out[0]->r;
-    int64_t positions = conv.window.out_size, channels = conv.groups * conv.out_channels;
-    for (int64_t row = 0; row < conv.samples * channels; row++) {
-        real start = b ? b->r[row % channels] : 0;
-        for (int64_t p = 0; p < positions; p++)
-            y[row * positions + p] = start;
-    }
-    if (conv.depthwise) {
-        depthwise_forward(&conv, x, w, y);
-        return ONNXPRESS_OK;
-    }
-    real *col = conv.plain ? NULL : tile_buffer(call, &conv);
-    if (!col && !conv.plain)
-        return ONNXPRESS_MEMORY;
+    if (!conv.depthwise && !conv.plain)
+        return tiled_forward(call, &conv, b, y);
+    int64_t channels = conv.groups * conv.out_channels, size = channels * conv.window.out_size;
     for (int64_t n = 0; n < conv.samples; n++)
-        for (int64_t g = 0; g < conv.groups; g++)
-            for (Tile t = {0}; tile_next(&conv, &t, n, g);) {
-                int ld;
-                const real *matrix = tile_matrix(&conv, &t, x, col, &ld);
-                REAL_GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)conv.out_channels,
-                          (int)t.width, (int)conv.taps, 1, w + t.w, (int)conv.taps, matrix, ld, 1,
-                          y + t.y, (int)positions);
-            }
+        fill_bias(b, channels, conv.window.out_size, y + n * size);
+    if (conv.depthwise)
+        depthwise_forward(&conv, x, w, y);
+    else
+        plain_forward(&conv, x, w, y);
     return ONNXPRESS_OK;
-}
-
-static int add_input_gradient(const OpCall *call, const Conv *conv, real *d_x)
-{
-    const real *w = call->in[1]->r, *d_y = call->d_out[0];
-    int positions = (int)conv->window.out_size;
-    real *col = conv->plain ? NULL : tile_buffer(call, conv);
-    if (!col && !conv->plain)
-        return ONNXPRESS_MEMORY;
-    for (int64_t n = 0; n < conv->samples; n++)
-        for (int64_t g = 0; g < conv->groups; g++)
-            for (Tile t = {0}; tile_next(conv, &t, n, g);) {
-                REAL_GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (int)conv->taps, (int)t.width,
-                          (int)conv->out_channels, 1, w + t.w, (int)conv->taps, d_y + t.y,
-                          positions, conv->plain ? 1 : 0, conv->plain ? d_x + t.x : col,
-                          conv->plain ? positions : (int)t.width);
-                if (!conv->plain)
-                    tile_move(conv, d_x + t.x, col, t.line, t.lines, true);
-            }
-    return ONNXPRESS_OK;
-}
-
-/* Adds one sample's gradient by W. */
-static void add_weight_gradient(const OpCall *call, const Conv *conv, int64_t sample, real *col,
-                                real *d_w)
-{
-    const real *x = call->in[0]->r, *d_y = call->d_out[0];
-    for (int64_t g = 0; g < conv->groups; g++)
-        for (Tile t = {0}; tile_next(conv, &t, sample, g);) {
-            int ld;
-            const real *matrix = tile_matrix(conv, &t, x, col, &ld);
-            REAL_GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (int)conv->out_channels,
-                      (int)conv->taps, (int)t.width, 1, d_y + t.y, (int)conv->window.out_size,
-                      matrix, ld, 1, d_w + t.w, (int)conv->taps);
-        }
 }
 
 /* Sum over positions of one sample and channel. */
@@ -286,23 +319,26 @@ static int conv_backward(const OpCall *call)
     if (d_b)
         for (int64_t row = 0; row < conv.samples * channels; row++)
             d_b[row % channels] += row_sum(d_y + row * conv.window.out_size, conv.window.out_size);
-    if (conv.depthwise) {
-        if (d_x)
-            depthwise_input_gradient(&conv, call->in[1]->r, d_y, d_x);
-        for (int64_t n = 0; d_w && n < conv.samples; n++)
-            depthwise_weight_gradient(&conv, n, call->in[0]->r, d_y, d_w);
-        return ONNXPRESS_OK;
-    }
+    if (!conv.depthwise && !conv.plain)
+        return d_x || d_w ? tiled_backward(call, &conv, d_x, d_w) : ONNXPRESS_OK;
     if (d_x)
-        status = add_input_gradient(call, &conv, d_x);
-    if (status || !d_w)
-        return status;
-    real *col = conv.plain ? NULL : tile_buffer(call, &conv);
-    if (!col && !conv.plain)
-        return ONNXPRESS_MEMORY;
-    for (int64_t n = 0; n < conv.samples; n++)
-        add_weight_gradient(call, &conv, n, col, d_w);
+        (conv.depthwise ? depthwise_input_gradient : plain_input_gradient)(&conv, call->in[1]->r,
+                                                                           d_y, d_x);
+    for (int64_t n = 0; d_w && n < conv.samples; n++)
+        (conv.depthwise ? depthwise_weight_gradient
+                        : plain_weight_gradient)(&conv, n, call->in[0]->r, d_y, d_w);
     return ONNXPRESS_OK;
+}
+
+static void sample_weight_gradient(const Tiling *tiling, int64_t sample, const TileGradient *g,
+                                   const real *x, const real *d_y, real *d_w)
+{
+    Tile tile;
+    for (int64_t t = 0; t < tiling->of_sample; t++)
+        if (tiling_at(tiling, sample * tiling->of_sample + t, &tile)) {
+            gradient_copy(tiling, &tile, g, d_y);
+            tile_weight_gradient(tiling, &tile, g, x, d_w);
+        }
 }
 
 static int conv_square(const OpCall *call, int k, real *acc)
@@ -326,19 +362,25 @@ static int conv_square(const OpCall *call, int k, real *acc)
         return ONNXPRESS_OK;
     }
     int64_t count = call->in[1]->count;
-    real *g = op_scratch(call, (size_t)count, sizeof *g);
-    real *col = conv.plain || conv.depthwise ? g : tile_buffer(call, &conv);
-    if (!g || !col)
+    bool tiled = !conv.depthwise && !conv.plain;
+    real *sum = op_scratch(call, (size_t)count, sizeof *sum);
+    if (!sum)
         return ONNXPRESS_MEMORY;
+    Tiling tiling;
+    TileGradient g;
+    if (tiled && ((status = tiling_make(call, &conv, true, 1, &tiling)) ||
+                  (status = gradient_make(call, &tiling, &g))))
+        return status;
     for (int64_t n = 0; n < conv.samples; n++) {
-        memset(g, 0, (size_t)count * sizeof *g);
-        if (conv.depthwise)
-            depthwise_weight_gradient(&conv, n, call->in[0]->r, d_y, g);
+        memset(sum, 0, (size_t)count * sizeof *sum);
+        if (tiled)
+            sample_weight_gradient(&tiling, n, &g, call->in[0]->r, d_y, sum);
         else
-            add_weight_gradient(call, &conv, n, col, g);
+            (conv.depthwise ? depthwise_weight_gradient
+                            : plain_weight_gradient)(&conv, n, call->in[0]->r, d_y, sum);
 #pragma omp simd
         for (int64_t i = 0; i < count; i++)
-            acc[i] += g[i] * g[i];
+            acc[i] += sum[i] * sum[i];
     }
     return ONNXPRESS_OK;
 }
@@ -367,18 +409,21 @@ static int conv_moment(const OpCall *call, int k, real *acc)
     int status = conv_shape(call, &conv, &shape);
     if (status)
         return status;
-    real *col = conv.plain ? NULL : tile_buffer(call, &conv);
-    if (!col && !conv.plain)
-        return ONNXPRESS_MEMORY;
-    for (int64_t n = 0; n < conv.samples; n++)
-        for (int64_t g = 0; g < conv.groups; g++)
-            for (Tile t = {0}; tile_next(&conv, &t, n, g);) {
-                int ld;
-                const real *matrix = tile_matrix(&conv, &t, call->in[0]->r, col, &ld);
-                REAL_SYRK(CblasRowMajor, CblasLower, CblasNoTrans, (int)conv.taps, (int)t.width, 1,
-                          matrix, ld, 1, acc + g * conv.taps * conv.taps, (int)conv.taps);
-            }
-    return ONNXPRESS_OK;
+    if (conv.plain) {
+        plain_moment(&conv, call->in[0]->r, acc);
+        return ONNXPRESS_OK;
+    }
+    Tiling tiling;
+    Tile tile;
+    status = tiling_make(call, &conv, false, 1, &tiling);
+    for (int64_t t = 0; !status && tiling_at(&tiling, t, &tile); t++) {
+        tiling_move(&tiling, &tile, 0, call->in[0]->r, false);
+        int64_t group = tile.channel / conv.out_channels;
+        REAL_SYRK(CblasRowMajor, CblasLower, CblasNoTrans, (int)conv.taps, (int)tile.n, 1,
+                  tiling.rows, (int)tiling.block, 1, acc + group * conv.taps * conv.taps,
+                  (int)conv.taps);
+    }
+    return status;
 }
 
 static const OpRow rows[] = {
