@@ -36,10 +36,21 @@ START_TEST(conv_gradients)
 }
 END_TEST
 
-/* Enough taps (144) and lines (17 of 12) for two tiles, the second of which is shorter. */
+/* Wide kernels over much padding make large tiles of few elements: here several tiles a sample, the
+ * last of which is shorter, and tiles of several samples. */
 START_TEST(conv_tiles)
 {
-    static const OpCase cases[] = {{"Conv", 11, "r[1,16,19,14] w[1,16,3,3]", 0}};
+    static const OpCase cases[] = {
+        /* 2 and 1 lines, rows shared */
+        {"Conv pads=[0,91,0,91]", 11, "r[2,1,4,4] w[1,1,2,91] w[1]", 0},
+        /* 3 and 1 lines, each tap has its rows */
+        {"Conv pads=[0,64,0,64] strides=[2,1]", 11, "r[1,1,8,4] w[1,1,2,64]", 0},
+        {"Conv pads=[1,64,0,64] group=2", 11, "r[1,4,3,2] w[2,2,2,64]", 0},
+        {"Conv pads=[0,1,91,0,0,91]", 11, "r[1,1,2,3,4] w[1,1,1,2,91]", 0},
+        /* 600 positions a sample: tiles of 2 and of 1 */
+        {"Conv pads=[10,15,10,15]", 11, "r[3,1,2,2] w[1,1,3,3] w[1]", 0},
+        {"Conv pads=[10,15,10,15] dilations=[2,1]", 11, "r[3,1,4,2] w[2,1,3,3]", 0},
+    };
     CHECK_CASES(cases);
 }
 END_TEST
