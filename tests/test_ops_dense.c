@@ -41,12 +41,11 @@ END_TEST
 START_TEST(conv_tiles)
 {
     static const OpCase cases[] = {
-        /* 2 and 1 lines, rows shared */
-        {"Conv pads=[0,91,0,91]", 11, "r[2,1,4,4] w[1,1,2,91] w[1]", 0},
+        /* rows shared: lines one by one; 2 and 1 */
+        {"Conv pads=[1,100,0,100] group=2", 11, "r[1,4,3,2] w[2,2,2,32] w[2]", 0},
+        {"Conv pads=[0,1,150,0,0,150]", 11, "r[1,1,2,3,4] w[1,1,1,2,32]", 0},
         /* 3 and 1 lines, each tap has its rows */
-        {"Conv pads=[0,64,0,64] strides=[2,1]", 11, "r[1,1,8,4] w[1,1,2,64]", 0},
-        {"Conv pads=[1,64,0,64] group=2", 11, "r[1,4,3,2] w[2,2,2,64]", 0},
-        {"Conv pads=[0,1,91,0,0,91]", 11, "r[1,1,2,3,4] w[1,1,1,2,91]", 0},
+        {"Conv pads=[0,80,0,80] strides=[2,1]", 11, "r[1,1,8,4] w[1,1,2,32]", 0},
         /* 600 positions a sample: tiles of 2 and of 1 */
         {"Conv pads=[10,15,10,15]", 11, "r[3,1,2,2] w[1,1,3,3] w[1]", 0},
         {"Conv pads=[10,15,10,15] dilations=[2,1]", 11, "r[3,1,4,2] w[2,1,3,3]", 0},
