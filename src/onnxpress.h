@@ -101,6 +101,10 @@ typedef enum {
 } OnnxPressSchedule;
 /* Which weights go first: the smallest, or those with the least h w^2 (optimal brain damage; h is the
  * importance at the start). */
+/* Mean and variance of BatchNormalization while training: the model's, which stay; the model's, and
+ * then measured anew on the training samples, layer after layer; or each minibatch's own, with the
+ * model's measured after the training. */
+typedef enum { ONNXPRESS_NORM_FIXED, ONNXPRESS_NORM_REESTIMATE, ONNXPRESS_NORM_TRAIN } OnnxPressNorm;
 typedef enum { ONNXPRESS_PRUNE_SIZE, ONNXPRESS_PRUNE_DAMAGE } OnnxPressPruneBy;
 /* The gradient of a shared centre: the mean of its members', or weighted by their importance. */
 typedef enum { ONNXPRESS_CENTRE_MEAN, ONNXPRESS_CENTRE_HESSIAN } OnnxPressCentre;
@@ -166,8 +170,7 @@ typedef struct {
     int shift, flip;         /* augmentation of images: pixels, and left to right */
     const char *checkpoint;  /* finetune: written after each epoch and resumed from; or NULL */
     OnnxPressCentre centre_gradient;
-    int reestimate_norm;     /* mean and variance of BatchNormalization are measured anew on the
-                                training samples, layer after layer; else they stay */
+    OnnxPressNorm batch_norm;
     /* Pruning of weights of two axes or more: gradual by finetune, at once before the quantization by
      * compress. The share to remove, 0 to below 1, or ONNXPRESS_PRUNE_AUTO: by finetune as much as
      * costs, by sum h w^2 / 2, at most a twentieth of what pruning all would; by compress the most

@@ -529,6 +529,7 @@ static bool row_squares(OpRun *run, int k)
 static void check_case(const OpCase *c, unsigned seed)
 {
     OpRun *run = run_parse(c->node, c->opset, c->inputs, c->outputs, seed);
+    run->call.by_batch = c->by_batch;
     run_forward(run);
     ck_assert_msg(!run->status, "%s: %s", run->text, run->err.message);
     ck_assert_msg(run->node.row->backward != NULL, "%s: the row has no backward", run->text);
@@ -551,7 +552,8 @@ static void check_case(const OpCase *c, unsigned seed)
     for (int k = 0; k < run->call.n_in; k++)
         if (d_in[k])
             check_gradient(run, k, d_in[k], d_out);
-    check_curvature(run, d_out);
+    if (!c->by_batch)
+        check_curvature(run, d_out);
     op_run_free(run);
 }
 

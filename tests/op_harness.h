@@ -33,6 +33,7 @@ typedef struct {
     int opset;
     const char *inputs;
     int outputs; /* 0: one */
+    bool by_batch; /* gradients alone: those of OpCall's by_batch */
 } OpCase;
 
 /* Forward, backward against central differences, square against single samples, curvature

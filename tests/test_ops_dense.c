@@ -208,6 +208,17 @@ START_TEST(normalization_gradients)
 }
 END_TEST
 
+START_TEST(normalization_gradients_by_batch)
+{
+    static const OpCase cases[] = {
+        {"BatchNormalization epsilon=0.01", 15, "r[$N,$C,3,$W] r[$C] r[$C] r[$C] p[$C]", 0, true},
+        {"BatchNormalization epsilon=0.1", 9, "r[3,$C] r[$C] r[$C] r[$C] p[$C]", 0, true},
+        {"BatchNormalization epsilon=0.1", 7, "r[$N,$C,$T] r[$C] r[$C] r[$C] p[$C]", 0, true},
+    };
+    CHECK_CASES(cases);
+}
+END_TEST
+
 START_TEST(normalization_values)
 {
     op_expect("BatchNormalization epsilon=0.0", 15,
@@ -237,6 +248,7 @@ int main(void)
     tcase_add_test(pool, pool_values);
     tcase_add_test(pool, pools_refuse);
     tcase_add_test(normalization, normalization_gradients);
+    tcase_add_test(normalization, normalization_gradients_by_batch);
     tcase_add_test(normalization, normalization_values);
     TCase *const cases[] = {conv, product, pool, normalization};
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++)

@@ -260,6 +260,22 @@ def batch_norm(work):
     original = {k: v for _, k, v, _ in with_norm_inputs(BN, work)[1]}
     check("fixed stay", all(np.array_equal(old[k], v) for k, v in original.items()))
     check("reestimated move", all(not np.array_equal(new[k], v) for k, v in original.items()))
+    # Trained by the minibatch's own, the model's play no part; 24 samples are one block, whose
+    # statistics are then the model's.
+    spoilt = onnx.load(BN)
+    for tensor in spoilt.graph.initializer:
+        if "running_" in tensor.name:
+            value = numpy_helper.to_array(tensor) * np.float32(1.5) + np.float32(0.1)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    onnx.save(spoilt, work / "spoilt.onnx")
+    np.save(work / "labels.npy", np.arange(24) % 10)
+    training += ("--labels", work / "labels.npy")
+    by_batch = [report("finetune", model, *training[2:], "--batch-norm", "train")["training"]["last_loss"]
+                for model in (work / "spoilt.onnx", BN)]
+    norms_agree("trained by batch", tuned, x, work)
+    by_model = report("finetune", work / "spoilt.onnx", *training[2:])["training"]["last_loss"]
+    check("by batch", abs(by_batch[0] - by_batch[1]) < 1e-2 * by_batch[1] < abs(by_model - by_batch[1]),
+          (by_batch, by_model))
     # So coarse a grid that statistics must help; they are not coded.
     made = report("compress", BN, "-o", small, "--calib", work / "c.npy", "--validate", work / "c.npy",
                   *CIFAR, "--importance", "activation", "--method", "uniform", "--step", "0.12",

@@ -85,6 +85,9 @@ void exec_set_wanted(Exec *exec, const bool *wanted);
 /* How many samples later runs hold: 0 (the default) means as many as the inputs have along axis 0.
  * For inputs without a batch axis, 1. */
 void exec_set_samples(Exec *exec, int64_t samples);
+/* Later runs, forward and backward, normalize a batch by its own mean and variance, as training does,
+ * in place of those that the model holds (default: false). */
+void exec_set_by_batch(Exec *exec, bool by_batch);
 /* As exec_backward, but adds to acc[k] (NULL: not wanted), for every weight, the sum over samples of
  * the squared gradient of that sample's term. Needs a batch along axis 0 (exec_square_batches says
  * whether the last forward's batch can be squared at once; if not, run it with one sample: the run

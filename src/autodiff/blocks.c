@@ -24,6 +24,7 @@ static int worker_open(const BlockRun *run, const BlockVisitor *visitor, size_t 
         return rc;
     exec_set_weights(worker->exec, run->weights);
     exec_set_wanted(worker->exec, run->wanted);
+    exec_set_by_batch(worker->exec, run->by_batch);
     worker->store = feed_store_create();
     worker->inputs = calloc((size_t)program_inputs(run->program) + 1, sizeof *worker->inputs);
     if (!worker->store || !worker->inputs)

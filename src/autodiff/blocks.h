@@ -20,6 +20,7 @@ typedef struct {
     const real *const *weights; /* as exec_set_weights */
     const bool *wanted;         /* as exec_set_wanted */
     int keep;                   /* EXEC_KEEP or EXEC_DISCARD */
+    bool by_batch;              /* as exec_set_by_batch */
     int threads;                /* >= 1 */
     size_t memory;              /* bytes for activations, all threads together; 0: no bound */
     int (*progress)(void *context, double share); /* may be NULL; non-zero stops */

@@ -200,6 +200,11 @@ void exec_set_samples(Exec *exec, int64_t samples)
     exec->samples = samples;
 }
 
+void exec_set_by_batch(Exec *exec, bool by_batch)
+{
+    exec->by_batch = by_batch;
+}
+
 static bool step_needs(const Exec *exec, const Step *step)
 {
     if (!step->differentiable)
@@ -255,6 +260,7 @@ void exec_call(Exec *exec, const Step *step, OpCall *call, Error *err)
                      .out = exec->out,
                      .d_out = exec->d_out,
                      .d_in = exec->d_in,
+                     .by_batch = exec->by_batch,
                      .executor = exec,
                      .err = err};
 }

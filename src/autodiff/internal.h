@@ -140,6 +140,7 @@ struct Exec {
     int *pending;          /* [n_values] consumers that the current forward has not yet run */
     Buffer **gradient;     /* [n_values]; those of weights stay until the next run */
     int64_t samples;       /* set by exec_set_samples; 0: axis 0 of the inputs */
+    bool by_batch;         /* set by exec_set_by_batch */
     bool *done;            /* [n_steps] ran, and in no branch that was passed over */
     LoopFrames *loops;     /* [graph->n_bodies] */
     int64_t rounds;        /* of all loops in this run */

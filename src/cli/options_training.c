@@ -51,7 +51,8 @@ size_t append_training(const Command *command, Raw *raw, struct poptOption *all,
         {"augment", 0, POPT_ARG_STRING, &raw->training.augment, 0,
          "shift (2 pixels), flip (left to right), or shift,flip", "HOW"},
         {"batch-norm", 0, POPT_ARG_STRING, &raw->training.batch_norm, 0,
-         "mean and variance of batch normalization: fixed (default), or reestimate on the samples",
+         "mean and variance of batch normalization: fixed (default), reestimate after it on the "
+         "samples, or train (each minibatch's own, then reestimated)",
          "HOW"},
         {"prune", 0, POPT_ARG_STRING, &raw->training.prune, 0,
          tuning ? "share of the weights to remove before the quantization; auto: the most that "
@@ -128,7 +129,7 @@ static int set_training_words(const Command *command, const Raw *raw, OnnxPressO
     static const char *const optimizers[] = {"adam", "sgd", NULL},
                              *const schedules[] = {"cosine", "step", "constant", NULL},
                              *const gradients[] = {"mean", "hessian", NULL},
-                             *const norms[] = {"fixed", "reestimate", NULL},
+                             *const norms[] = {"fixed", "reestimate", "train", NULL},
                              *const measures[] = {"size", "damage", NULL},
                              *const scopes[] = {"auto", "model", "tensor", NULL};
     const struct {
@@ -137,7 +138,7 @@ static int set_training_words(const Command *command, const Raw *raw, OnnxPressO
         {"--optimizer", raw->training.optimizer, optimizers, "adam or sgd"},
         {"--schedule", raw->training.schedule, schedules, "cosine, step or constant"},
         {"--centre-gradient", raw->training.centre_gradient, gradients, "mean or hessian"},
-        {"--batch-norm", raw->training.batch_norm, norms, "fixed or reestimate"},
+        {"--batch-norm", raw->training.batch_norm, norms, "fixed, reestimate or train"},
         {"--prune-by", raw->training.prune_by, measures, "size or damage"},
         {"--prune-scope", raw->training.prune_scope, scopes, "model or tensor"}};
     int word[6] = {0};
@@ -147,7 +148,7 @@ static int set_training_words(const Command *command, const Raw *raw, OnnxPressO
     options->sgd = word[0];
     options->schedule = (OnnxPressSchedule)word[1];
     options->centre_gradient = (OnnxPressCentre)word[2];
-    options->reestimate_norm = word[3];
+    options->batch_norm = (OnnxPressNorm)word[3];
     options->prune_by = (OnnxPressPruneBy)word[4];
     options->prune_scope = (OnnxPressScope)word[5];
     const char *a = raw->training.augment;

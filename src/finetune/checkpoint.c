@@ -49,6 +49,7 @@ static uint64_t settings_hash(const FinetuneTask *task, const FinetuneOptions *o
                                 o->schedule,
                                 o->step_epochs,
                                 o->warmup,
+                                o->norm_by_batch,
                                 o->shift,
                                 o->flip,
                                 prune->every,

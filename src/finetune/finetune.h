@@ -74,6 +74,8 @@ typedef struct {
     double floor, factor;
     int step_epochs;
     int64_t warmup; /* steps during which the rate grows from 0 */
+    bool norm_by_batch; /* batch normalization by the statistics of each lane's samples; the model's
+                           own stay as they are, to be measured after the run (norms.h) */
     int shift;      /* pixels, 0: none */
     bool flip;
     PruneSchedule prune;      /* prune.every 0: none */

@@ -142,6 +142,7 @@ static int measure_level(Level *level, const Program *program, const Feed *feed,
                     .weights = (const real *const *)weight,
                     .wanted = wanted,
                     .keep = EXEC_KEEP,
+                    .by_batch = options->by_batch,
                     .threads = options->threads,
                     .memory = options->memory,
                     .progress = options->progress ? level_progress : NULL,
@@ -171,7 +172,7 @@ static int fill_level(Level *level, const Program *program, const ProgramNorm *n
     level->n = 0;
     level->room = 0;
     for (int k = 0; k < n; k++) {
-        if (norm[k].depth != level->depth)
+        if (norm[k].depth != level->depth && !level->options->by_batch)
             continue;
         const Weight *mean = program_weight(program, norm[k].mean);
         Measured *m = &level->measured[level->n++];
@@ -201,7 +202,8 @@ int norms_reestimate(const Program *program, const Feed *feed, const int64_t *sa
     level.measured = arena_array(arena, (size_t)n_norms + 1, sizeof *level.measured);
     if (!wanted || !level.measured)
         return error_memory(err, "the statistics");
-    for (int k = 0; k < n_norms; k++)
+    level.depths = options->by_batch;
+    for (int k = 0; k < n_norms && !options->by_batch; k++)
         level.depths = norm[k].depth >= level.depths ? norm[k].depth + 1 : level.depths;
     for (; level.depth < level.depths && !status; level.depth++) {
         status = fill_level(&level, program, norm, n_norms, weight, arena, err);

@@ -12,6 +12,8 @@
 #include "autodiff/feed.h"
 
 typedef struct {
+    bool by_batch; /* all of them at once, in a run that normalizes each block by its own statistics, as
+                      a network trained so expects; else depth after depth */
     int threads;   /* >= 1 */
     size_t memory; /* bytes for activations; 0: no bound */
     int (*progress)(void *context, double share); /* may be NULL; non-zero stops */

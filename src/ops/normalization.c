@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/support_internal.h"
 
-/* BatchNormalization at inference: y = (x - mean) * r * scale + bias with r = 1 / sqrt(var + eps),
- * a channel (axis 1) at a time. Inputs are x, scale, bias, mean, var. */
+/* BatchNormalization: y = (x - mean) * r * scale + bias with r = 1 / sqrt(var + eps), a channel
+ * (axis 1) at a time. Inputs are x, scale, bias, mean, var. A call by batch takes mean and variance
+ * from its x, and then they move with it. */
 
 enum { X, SCALE, BIAS, MEAN, VARIANCE, INPUTS };
 
@@ -43,9 +44,57 @@ static int norm_shape(const OpCall *call, NormShape *s)
     return ONNXPRESS_OK;
 }
 
-static int norm_forward(const OpCall *call)
+/* Sums over a channel's elements: of x - centre and its square; with d, of d and d (x - centre). */
+typedef struct {
+    double first, second;
+} ChannelSums;
+
+static ChannelSums channel_sums(const NormShape *s, int64_t c, const real *x, const real *d,
+                                real centre)
+{
+    ChannelSums sums = {0, 0};
+    for (int64_t row = c; row < s->samples * s->channels; row += s->channels) {
+        const real *u = x + row * s->size, *f = d ? d + row * s->size : NULL;
+        real first = 0, second = 0;
+        if (d)
+#pragma omp simd reduction(+ : first, second)
+            for (int64_t i = 0; i < s->size; i++) {
+                first += f[i];
+                second += f[i] * (u[i] - centre);
+            }
+        else
+#pragma omp simd reduction(+ : first, second)
+            for (int64_t i = 0; i < s->size; i++) {
+                real away = u[i] - centre;
+                first += away;
+                second += away * away;
+            }
+        sums.first += (double)first;
+        sums.second += (double)second;
+    }
+    return sums;
+}
+
+/* What channel c is normalized by: its mean and r. The model's mean is where the sums are taken
+ * about: far values lose no digits. */
+static void channel_norm(const OpCall *call, const NormShape *s, int64_t c, real *mean, real *r)
 {
     const NormParams *params = call->node->params;
+    real variance = call->in[VARIANCE]->r[c];
+    int64_t count = s->samples * s->size;
+    *mean = call->in[MEAN]->r[c];
+    if (call->by_batch && count > 0) {
+        ChannelSums sums = channel_sums(s, c, call->in[X]->r, NULL, *mean);
+        double shift = sums.first / (double)count;
+        double spread = sums.second / (double)count - shift * shift;
+        *mean += (real)shift;
+        variance = spread > 0 ? (real)spread : 0;
+    }
+    *r = 1 / REAL_SQRT(variance + params->epsilon);
+}
+
+static int norm_forward(const OpCall *call)
+{
     NormShape s;
     int status = op_require(call, INPUTS);
     for (int k = 0; !status && k < INPUTS; k++)
@@ -61,12 +110,36 @@ static int norm_forward(const OpCall *call)
         return status;
     const real *x = call->in[X]->r;
     real *y = call->out[0]->r;
-    for (int64_t row = 0; row < s.samples * s.channels; row++) {
-        int64_t c = row % s.channels;
-        real factor = call->in[SCALE]->r[c] / REAL_SQRT(call->in[VARIANCE]->r[c] + params->epsilon);
-        real shift = call->in[BIAS]->r[c] - call->in[MEAN]->r[c] * factor;
-        for (int64_t i = row * s.size; i < (row + 1) * s.size; i++)
-            y[i] = x[i] * factor + shift;
+    for (int64_t c = 0; c < s.channels; c++) {
+        real mean, r;
+        channel_norm(call, &s, c, &mean, &r);
+        real factor = call->in[SCALE]->r[c] * r, shift = call->in[BIAS]->r[c] - mean * factor;
+        for (int64_t row = c; row < s.samples * s.channels; row += s.channels)
+            for (int64_t i = row * s.size; i < (row + 1) * s.size; i++)
+                y[i] = x[i] * factor + shift;
+    }
+    return ONNXPRESS_OK;
+}
+
+/* With u = (x - mean) r and n elements: dx = scale r (d - sum d / n - u sum (d u) / n). */
+static int batch_backward(const OpCall *call, const NormShape *s)
+{
+    const real *x = call->in[X]->r, *d = call->d_out[0];
+    real n = (real)(s->samples * s->size);
+    for (int64_t c = 0; c < s->channels; c++) {
+        real mean, r;
+        channel_norm(call, s, c, &mean, &r);
+        ChannelSums sums = channel_sums(s, c, x, d, mean);
+        real by_bias = (real)sums.first, by_scale = (real)sums.second * r;
+        if (call->d_in[BIAS])
+            call->d_in[BIAS][c] += by_bias;
+        if (call->d_in[SCALE])
+            call->d_in[SCALE][c] += by_scale;
+        real factor = call->in[SCALE]->r[c] * r, slope = -factor * by_scale * r / n;
+        real shift = -factor * by_bias / n - slope * mean;
+        for (int64_t row = c; call->d_in[X] && row < s->samples * s->channels; row += s->channels)
+            for (int64_t i = row * s->size; i < (row + 1) * s->size; i++)
+                call->d_in[X][i] += d[i] * factor + x[i] * slope + shift;
     }
     return ONNXPRESS_OK;
 }
@@ -97,6 +170,8 @@ static int norm_backward(const OpCall *call)
     int status = norm_shape(call, &s);
     if (status || !call->d_out[0])
         return status;
+    if (call->by_batch)
+        return batch_backward(call, &s);
     bool by_parameter = false;
     for (int k = SCALE; k < INPUTS; k++)
         by_parameter |= call->d_in[k] != NULL;

@@ -45,6 +45,7 @@ typedef struct OpCall {
     Value *const *out;       /* forward: to be made with op_output or op_alias; NULL: not wanted */
     const real *const *d_out; /* backward: dL/d(out k); NULL: zero */
     real *const *d_in;        /* backward: dL/d(in k) is ADDED here; NULL: not wanted */
+    bool by_batch;            /* batch normalization goes by the statistics of this call's samples */
     void *executor;           /* for op_output, op_alias, op_scratch */
     Error *err;
 } OpCall;

@@ -95,9 +95,9 @@ static int check_options(const OnnxPressOptions *options, Error *err)
     if ((options->validation || options->labels) && !data)
         return error_set(err, ONNXPRESS_USAGE, "--validate and --labels need --calib DATA too");
     bool automatic = options->prune == ONNXPRESS_PRUNE_AUTO;
-    if ((options->epochs || options->reestimate_norm || automatic) && !data)
+    if ((options->epochs || options->batch_norm || automatic) && !data)
         return error_set(err, ONNXPRESS_USAGE,
-                         "--finetune, --batch-norm reestimate and --prune auto need samples: give "
+                         "--finetune, --batch-norm and --prune auto need samples: give "
                          "--calib DATA");
     if (automatic && (goal_is_size(options->goal) || options->goal == ONNXPRESS_GOAL_STEP))
         return error_set(err, ONNXPRESS_USAGE,
@@ -408,7 +408,7 @@ static int tune(Compression *c, Model **small)
     const OnnxPressOptions *options = s->options;
     TuneData data;
     training_clear(&c->tuned.training);
-    if (!options->epochs && !options->reestimate_norm)
+    if (!options->epochs && !options->batch_norm)
         return ONNXPRESS_OK;
     if (!c->answers)
         return error_set(s->err, ONNXPRESS_UNSUPPORTED,

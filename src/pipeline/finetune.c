@@ -170,7 +170,7 @@ static int train(Run *run)
                          .variance = s->variance,
                          .mask = (const uint8_t *const *)run->mask};
     int rc = finetune_run(&task, &training, s->arena, &run->tuned, s->err);
-    if (!rc && options->reestimate_norm)
+    if (!rc && options->batch_norm)
         rc = training_norms(s, run->data.feed, run->sample, run->data.samples, run->tuned.weight,
                             &run->norms);
     return rc;

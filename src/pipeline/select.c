@@ -152,7 +152,7 @@ static int leave_out_statistics(Session *session, Selection *selection)
 {
     ProgramNorm *norm;
     int n, fixed;
-    if (!session->options->reestimate_norm)
+    if (!session->options->batch_norm)
         return ONNXPRESS_OK;
     int rc = program_norms(session->program, session->arena, &norm, &n, &fixed, session->err);
     for (int k = 0; k < n && !rc; k++)

@@ -54,6 +54,7 @@ FinetuneOptions training_options(Session *session, int epochs)
     training.warmup = options->warmup;
     training.decay = options->decay;
     training.seed = options->seed;
+    training.norm_by_batch = options->batch_norm == ONNXPRESS_NORM_TRAIN;
     training.shift = options->shift;
     training.flip = options->flip != 0;
     training.threads = session->threads;

@@ -186,7 +186,7 @@ static int tune(const Tuning *t, Trial *trial)
     memcpy(trial->plain.distance, trial->choice.distance, outputs * sizeof(Distance));
     memcpy(trial->plain.score, trial->choice.score, sizeof trial->plain.score);
     int rc = options->epochs ? train(t, trial) : ONNXPRESS_OK;
-    if (!rc && options->reestimate_norm)
+    if (!rc && options->batch_norm)
         rc = measure_norms(t, trial);
     if (!rc)
         rc = choose_measure(s, t->selection, t->input, trial->tuned.exact, &trial->choice);
