@@ -105,6 +105,9 @@ typedef enum {
  * then measured anew on the training samples, layer after layer; or each minibatch's own, with the
  * model's measured after the training. */
 typedef enum { ONNXPRESS_NORM_FIXED, ONNXPRESS_NORM_REESTIMATE, ONNXPRESS_NORM_TRAIN } OnnxPressNorm;
+/* The graph around the weights: as it is, or without what only people read: node names, documentation,
+ * long names of what is neither input nor output. */
+typedef enum { ONNXPRESS_GRAPH_KEEP, ONNXPRESS_GRAPH_SMALL } OnnxPressGraph;
 typedef enum { ONNXPRESS_PRUNE_SIZE, ONNXPRESS_PRUNE_DAMAGE } OnnxPressPruneBy;
 /* The gradient of a shared centre: the mean of its members', or weighted by their importance. */
 typedef enum { ONNXPRESS_CENTRE_MEAN, ONNXPRESS_CENTRE_HESSIAN } OnnxPressCentre;
@@ -136,6 +139,7 @@ typedef struct {
     OnnxPressMethod method;
     OnnxPressScope scope;
     OnnxPressForm form;
+    OnnxPressGraph graph;    /* onnxpress_compress */
     OnnxPressSidecar sidecar;
     OnnxPressImportance importance;
     int unweighted;          /* centres are plain means (for comparison) */

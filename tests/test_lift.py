@@ -141,7 +141,7 @@ def lift(models, work):
     for k, made in enumerate(models):
         paths += [os.path.join(folder, f"{k}.onnx"), os.path.join(folder, f"{k}.lifted.onnx")]
         onnx.save(made, paths[-2])
-    done = subprocess.run([driver("lift"), *paths], check=True, capture_output=True, text=True)
+    done = subprocess.run([driver("rewrite_model"), "lift", *paths], check=True, capture_output=True, text=True)
     return done.stdout.splitlines(), paths[1::2]
 
 
@@ -175,7 +175,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         lines, paths = lift(models, work)
         for name, made, given, line, path in zip(names, models, inputs, lines, paths, strict=True):
-            assert line == "lifted", (name, line)
+            assert line == "done 0", (name, line)
             assert onnx.load(path).opset_import[0].version == 11
             onnx.checker.check_model(path, full_check=True)
             for before, after in zip(answers(made, given), answers(path, given), strict=True):

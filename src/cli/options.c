@@ -107,6 +107,7 @@ static int set_words(const Command *command, const Raw *raw, OnnxPressOptions *o
                              *const scopes[] = {"auto", "model", "tensor", NULL},
                              *const forms[] = {"auto",   "function", "inlined",
                                                "lookup", "plain",    NULL},
+                             *const graphs[] = {"keep", "small", NULL},
                              *const sidecars[] = {"auto", "always", "never", NULL},
                              *const importances[] = {
                                  "gauss-newton", "becker-lecun", "empirical-fisher",
@@ -117,19 +118,21 @@ static int set_words(const Command *command, const Raw *raw, OnnxPressOptions *o
     } choices[] = {{"--method", raw->method, methods, "compensated, uniform, kmeans or ecsq"},
                    {"--scope", raw->scope, scopes, "auto, model or tensor"},
                    {"--form", raw->form, forms, "auto, function, inlined, lookup or plain"},
+                   {"--graph", raw->graph, graphs, "keep or small"},
                    {"--sidecar", raw->sidecar, sidecars, "auto, always or never"},
                    {"--importance", raw->importance, importances,
                     "gauss-newton, becker-lecun, empirical-fisher, mc-fisher, hutchinson, adam, "
                     "activation or none"}};
-    int word[5] = {0};
-    for (size_t i = 0; i < 5; i++)
+    int word[6] = {0};
+    for (size_t i = 0; i < 6; i++)
         if (choices[i].text && (word[i] = parse_word(choices[i].text, choices[i].words)) < 0)
             return usage_error(command, choices[i].option, choices[i].text, choices[i].expected);
     options->method = raw->lambda ? ONNXPRESS_METHOD_ECSQ : (OnnxPressMethod)word[0];
     options->scope = (OnnxPressScope)word[1];
     options->form = (OnnxPressForm)word[2];
-    options->sidecar = (OnnxPressSidecar)word[3];
-    options->importance = (OnnxPressImportance)word[4];
+    options->graph = (OnnxPressGraph)word[3];
+    options->sidecar = (OnnxPressSidecar)word[4];
+    options->importance = (OnnxPressImportance)word[5];
     return 0;
 }
 
@@ -225,6 +228,8 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
          "centres without importance (for comparison)", NULL},
         {"form", 0, POPT_ARG_STRING, &raw->form, 0,
          "function, inlined, lookup, plain or auto (default)", "FORM"},
+        {"graph", 0, POPT_ARG_STRING, &raw->graph, 0,
+         "keep the graph's names (default), or small: without what only people read", "HOW"},
         POPT_TABLEEND};
     const struct poptOption importance[] = {
         {"importance", 0, POPT_ARG_STRING, &raw->importance, 0,
@@ -302,7 +307,7 @@ void command_line_free(CommandLine *line)
         raw->ratio,     raw->bits,     raw->max_kl, raw->max_error, raw->max_drop, raw->step,
         raw->lambda,    raw->method,   raw->scope,  raw->form,      raw->sidecar,  raw->importance,
         raw->mean,      raw->std,      raw->scale,  raw->threads,   raw->memory,   raw->seed,
-        raw->levels};
+        raw->levels,    raw->graph};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     char *training[sizeof raw->training / sizeof(char *)];

@@ -12,7 +12,7 @@
 struct Raw {
     char *calib, *validate, *labels, *hessian, *out, *json;
     char *ratio, *bits, *max_kl, *max_error, *max_drop, *step, *lambda, *levels;
-    char *method, *scope, *form, *sidecar, *importance;
+    char *method, *scope, *form, *graph, *sidecar, *importance;
     char *mean, *std, *scale, *threads, *memory, *seed;
     struct {
         char *epochs, *finetune, *train, *train_labels, *batch, *rate, *optimizer, *schedule;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 int check_written(const Session *s, const Selection *selection, const Choice *choice,
-                  const char *path)
+                  const char *const *written, const char *path)
 {
     const QuantizeInput *in = &selection->input;
     Model *back = NULL;
@@ -24,7 +24,7 @@ int check_written(const Session *s, const Selection *selection, const Choice *ch
         quantize_reconstruct(in, &choice->quantized, wanted);
     for (size_t t = 0; t < in->n_tensors && !rc; t++) {
         const Weight *weight = program_weight(s->program, selection->weight[t]);
-        int value = graph_find(graph, weight->name);
+        int value = graph_find(graph, written[t]);
         Tensor tensor;
         if (value < 0 || !graph->values[value].init)
             rc = error_set(s->err, ONNXPRESS_INTERNAL, "%s: %s is lost", path, weight->name);

@@ -45,11 +45,11 @@ OnnxPressStatus onnxpress_inspect(const char *input, const OnnxPressOptions *opt
     RewriteForm form = FORM_PLAIN;
     bool ours = false;
     *report = NULL;
-    int rc = session_open(&s, input, false, options, err);
+    int rc = session_open(&s, input, SESSION_AS_IS, options, err);
     if (!rc && rewrite_is_ours(s.model, &form, NULL)) {
         ours = true;
         session_close(&s);
-        rc = session_open(&s, input, true, options, err);
+        rc = session_open(&s, input, SESSION_RESTORE, options, err);
     }
     if (!rc && program_unsupported(s.program))
         rc = session_warn(&s, "%s has no forward rule here: nothing can be measured",
@@ -98,7 +98,7 @@ static int open_answered(Session *s, const char *path, const OnnxPressOptions *o
 {
     if (!options->calibration)
         return error_set(err, ONNXPRESS_USAGE, "give the samples: --data DATA");
-    int rc = session_open(s, path, true, options, err);
+    int rc = session_open(s, path, SESSION_RESTORE, options, err);
     if (!rc && program_unsupported(s->program))
         rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", path,
                        program_unsupported(s->program));
@@ -158,7 +158,7 @@ OnnxPressStatus onnxpress_verify(const char *original, const char *small,
     distance_clear(distance);
     int rc = open_answered(&first, original, options, &data, &label, &answers, err);
     if (!rc)
-        rc = session_open(&second, small, true, options, err);
+        rc = session_open(&second, small, SESSION_RESTORE, options, err);
     if (!rc)
         rc = session_data(&second, options->calibration, &bound);
     Distance *parts =

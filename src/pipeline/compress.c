@@ -40,6 +40,7 @@ typedef struct {
     Choice choice;
     Tuned tuned;
     RewriteForm form;
+    const char **written; /* [coded tensors] what they are called in the result */
     RewriteSizes sizes;
     RewriteParts parts;
 } Compression;
@@ -104,6 +105,13 @@ static int check_options(const OnnxPressOptions *options, Error *err)
                          "--prune auto needs a goal on the model's answers; with another goal give "
                          "the share");
     return training_check_options(options, err);
+}
+
+/* Statistics that are to be trained with or measured anew stay, and importance from a file is that of
+ * the weights as they are. */
+static bool folds(const OnnxPressOptions *options)
+{
+    return options->batch_norm == ONNXPRESS_NORM_FIXED && !options->hessian;
 }
 
 /* ---- data ---- */
@@ -316,10 +324,13 @@ static int rewrite_copy(Compression *c, Model **copy)
     const Quantized *q = &c->choice.quantized;
     CodedTensor *tensors = arena_array(s->arena, in->n_tensors, sizeof *tensors);
     const char *note = note_text(c);
-    if (!tensors || !note)
+    int folded;
+    c->written = arena_array(s->arena, in->n_tensors, sizeof *c->written);
+    if (!tensors || !note || !c->written)
         return error_memory(s->err, "the rewritten model");
     for (size_t t = 0; t < in->n_tensors; t++) {
         const Weight *weight = program_weight(s->program, c->selection.weight[t]);
+        c->written[t] = weight->name;
         tensors[t] = (CodedTensor){.name = weight->name,
                                    .dtype = weight->dtype,
                                    .shape = weight->shape,
@@ -337,12 +348,18 @@ static int rewrite_copy(Compression *c, Model **copy)
     if (!rc && strcmp((*copy)->sha256, s->model->sha256) != 0)
         rc = error_set(s->err, ONNXPRESS_IO, "%s: changed while it was being compressed",
                        s->model->path);
+    if (!rc && s->folded)
+        rc = rewrite_fold(*copy, &folded, s->err);
     for (int w = 0; w < c->selection.n_weights && !rc && c->tuned.exact; w++) {
         const Weight *weight = program_weight(s->program, w);
         if (c->tuned.exact[w])
             rc = rewrite_values(*copy, weight->name, c->tuned.exact[w], weight->count, s->err);
     }
-    return rc ? rc : rewrite_apply(*copy, &coded, c->form, note, s->err);
+    if (!rc)
+        rc = rewrite_apply(*copy, &coded, c->form, note, s->err);
+    return rc || s->options->graph == ONNXPRESS_GRAPH_KEEP
+               ? rc
+               : rewrite_shorten(*copy, c->written, in->n_tensors, s->err);
 }
 
 static int quantize_to_goal(Compression *c, Model **small)
@@ -500,7 +517,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
 
     int rc = check_options(options, err);
     if (!rc)
-        rc = session_open(s, input, false, options, err);
+        rc = session_open(s, input, folds(options) ? SESSION_FOLD : SESSION_AS_IS, options, err);
     if (!rc && rewrite_is_ours(s->model, NULL, NULL))
         rc = error_set(
             err, ONNXPRESS_USAGE,
@@ -538,7 +555,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",
                           (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
     if (!rc)
-        rc = check_written(s, &c.selection, &c.choice, output);
+        rc = check_written(s, &c.selection, &c.choice, c.written, output);
     if (!rc && report)
         rc = fill_report(&c, output, report);
     model_free(small);

@@ -40,7 +40,7 @@ static int open_run(Run *run, const char *input, const OnnxPressOptions *options
                  ? training_check_options(options, err)
                  : error_set(err, ONNXPRESS_USAGE, "give the samples: --calib DATA");
     if (!rc)
-        rc = session_open(s, input, true, options, err);
+        rc = session_open(s, input, SESSION_RESTORE, options, err);
     if (!rc && program_unsupported(s->program))
         rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", input,
                        program_unsupported(s->program));

@@ -38,7 +38,7 @@ RewriteSidecar session_sidecar(const OnnxPressOptions *options)
                                                          : SIDECAR_AUTO;
 }
 
-int session_open(Session *session, const char *path, bool restore, const OnnxPressOptions *options,
+int session_open(Session *session, const char *path, int how, const OnnxPressOptions *options,
                  Error *err)
 {
     memset(session, 0, sizeof *session);
@@ -52,8 +52,10 @@ int session_open(Session *session, const char *path, bool restore, const OnnxPre
     if (!session->arena)
         return error_memory(err, "the run");
     int rc = model_load(path, &session->model, err);
-    if (!rc && restore && rewrite_is_ours(session->model, NULL, NULL))
+    if (!rc && (how & SESSION_RESTORE) && rewrite_is_ours(session->model, NULL, NULL))
         rc = rewrite_restore(session->model, err);
+    if (!rc && (how & SESSION_FOLD))
+        rc = rewrite_fold(session->model, &session->folded, err);
     if (!rc)
         rc = model_inline(session->model, err);
     if (!rc)

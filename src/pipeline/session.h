@@ -30,11 +30,14 @@ typedef struct {
     double *variance;  /* per program output, after session_kinds */
     const char **warnings;
     size_t n_warnings, max_warnings;
+    int folded; /* normalizations */
     const char *stage; /* for the progress callback */
 } Session;
 
-/* `restore`: a file in one of our forms is turned back into float weights first. */
-int session_open(Session *session, const char *path, bool restore,
+/* RESTORE: a file in one of our forms is turned back into float weights first; FOLD: batch
+ * normalization goes into the convolutions before it (rewrite_fold). */
+enum { SESSION_AS_IS = 0, SESSION_RESTORE = 1, SESSION_FOLD = 2 };
+int session_open(Session *session, const char *path, int how,
                  const OnnxPressOptions *options, Error *err);
 void session_close(Session *session);
 int session_warn(Session *session, const char *format, ...)

@@ -55,6 +55,14 @@ int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, 
 int rewrite_lift(Model *model, Error *err);
 int rewrite_lift_check(Model *model, Error *err);
 
+/* Puts batch normalizations into the convolutions before them, whose output nobody else reads, where
+ * all their tensors are float32 initializers of their own. Weights keep their names, the new bias has
+ * that of the normalization's; the answers differ by rounding alone. *folded: how many. */
+int rewrite_fold(Model *model, int *folded, Error *err);
+/* Short names, and nothing that inference does without (shorten.c says what goes): for the last
+ * bytes, after rewrite_apply. name[k] becomes what a value of that name is called now. */
+int rewrite_shorten(Model *model, const char **name, size_t n, Error *err);
+
 /* `note` is a JSON object's members (without braces) to be kept in the metadata: tool version,
  * source SHA-256, method, goal, importance. Streams' lengths and checksums are added to it. */
 int rewrite_apply(Model *model, const Coded *coded, RewriteForm form, const char *note, Error *err);

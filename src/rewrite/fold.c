@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <string.h>
+
+#include "model/build.h"
+#include "model/graph.h"
+#include "rewrite/rewrite_internal.h"
+
+/* Batch normalization at inference is affine a channel, so the convolution before it can do its work:
+ * with f = scale / sqrt(variance + epsilon), weights w f and bias (b - mean) f + shift. */
+
+enum { INPUT, SCALE, SHIFT, MEAN, VARIANCE, NORM_INPUTS };
+
+/* One pair of nodes. Tensors are views of the initializers. */
+typedef struct {
+    Onnx__NodeProto *conv, *norm;
+    Tensor weight, bias; /* bias.data NULL: none */
+    Tensor of[NORM_INPUTS];
+    bool own_bias;       /* nothing else reads the convolution's */
+    float epsilon;
+} Pair;
+
+/* The initializer at an input: of floats, and no graph input that a caller may set. */
+static bool read_initializer(Model *model, const Graph *graph, int v, Tensor *tensor, Error *err)
+{
+    const GraphValue *value = v >= 0 ? &graph->values[v] : NULL;
+    return value && value->init && !value->is_constant_node && !value->is_input &&
+           !value->is_output && value->body < 0 && value->init->data_type == DTYPE_FLOAT &&
+           !model_tensor(model, value->init, value->name, tensor, err);
+}
+
+static bool has_default_domain(const Onnx__NodeProto *node)
+{
+    return !node->domain || !*node->domain || strcmp(node->domain, "ai.onnx") == 0;
+}
+
+static bool is_node(const Graph *graph, int node, const char *type)
+{
+    const Onnx__NodeProto *proto = node >= 0 ? graph->nodes[node] : NULL;
+    return proto && graph->node_body[node] < 0 && has_default_domain(proto) && proto->op_type &&
+           strcmp(proto->op_type, type) == 0;
+}
+
+static int64_t int_of(const Onnx__NodeProto *node, const char *name, int64_t fallback)
+{
+    const Onnx__AttributeProto *attribute = node_attribute(node, name);
+    return attribute ? attribute->i : fallback;
+}
+
+/* Whether normalization `n` folds; fills in the pair. */
+static bool read_pair(Model *model, const Graph *graph, int n, Pair *pair, Error *err)
+{
+    const int *in = graph->inputs[n];
+    const Onnx__NodeProto *norm = graph->nodes[n];
+    if (!is_node(graph, n, "BatchNormalization") || graph->n_inputs[n] != NORM_INPUTS ||
+        int_of(norm, "training_mode", 0) || !int_of(norm, "spatial", 1) || in[INPUT] < 0)
+        return false;
+    for (size_t k = 1; k < norm->n_output; k++)
+        if (*norm->output[k])
+            return false;
+    const GraphValue *between = &graph->values[in[INPUT]];
+    int c = between->producer;
+    if (!is_node(graph, c, "Conv") || between->n_uses != 1 || between->is_output ||
+        graph->n_inputs[c] < 2)
+        return false;
+    const int *of_conv = graph->inputs[c];
+    *pair = (Pair){.conv = (Onnx__NodeProto *)(uintptr_t)graph->nodes[c],
+                   .norm = (Onnx__NodeProto *)(uintptr_t)norm,
+                   .epsilon = 1e-5f};
+    const Onnx__AttributeProto *epsilon = node_attribute(norm, "epsilon");
+    if (epsilon)
+        pair->epsilon = epsilon->f;
+    if (!read_initializer(model, graph, of_conv[1], &pair->weight, err) ||
+        graph->values[of_conv[1]].n_uses != 1 || pair->weight.shape.rank < 3)
+        return false;
+    int64_t channels = pair->weight.shape.dim[0];
+    for (int k = SCALE; k < NORM_INPUTS; k++)
+        if (!read_initializer(model, graph, in[k], &pair->of[k], err) ||
+            pair->of[k].count != channels || graph->values[in[k]].n_uses != 1)
+            return false;
+    if (graph->n_inputs[c] < 3 || of_conv[2] < 0)
+        return true;
+    pair->own_bias = graph->values[of_conv[2]].n_uses == 1;
+    return read_initializer(model, graph, of_conv[2], &pair->bias, err) &&
+           pair->bias.count == channels;
+}
+
+/* The new weights and bias; false: some are not finite, and the pair stays as it is. */
+static bool compute(const Pair *pair, float *weight, float *bias)
+{
+    const float *w = pair->weight.data, *b = pair->bias.data;
+    const float *of[NORM_INPUTS];
+    int64_t channels = pair->weight.shape.dim[0];
+    int64_t row = channels ? pair->weight.count / channels : 0;
+    double probe = 0;
+    for (int k = SCALE; k < NORM_INPUTS; k++)
+        of[k] = pair->of[k].data;
+    for (int64_t c = 0; c < channels; c++) {
+        double factor = (double)of[SCALE][c] / sqrt((double)of[VARIANCE][c] + (double)pair->epsilon);
+        double before = b ? (double)b[c] : 0;
+        bias[c] = (float)((before - (double)of[MEAN][c]) * factor + (double)of[SHIFT][c]);
+        probe += 0 * (double)bias[c];
+        for (int64_t i = c * row; i < (c + 1) * row; i++) {
+            weight[i] = (float)((double)w[i] * factor);
+            probe += 0 * (double)weight[i];
+        }
+    }
+    return probe == 0;
+}
+
+static void remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < graph->n_node; i++)
+        if (graph->node[i] != node)
+            graph->node[kept++] = graph->node[i];
+    graph->n_node = kept;
+}
+
+static int fold_pair(Model *model, const Pair *pair, int *folded, Error *err)
+{
+    size_t channels = (size_t)pair->weight.shape.dim[0];
+    float *weight = arena_array(model->arena, (size_t)pair->weight.count + 1, sizeof *weight);
+    float *bias = arena_array(model->arena, channels + 1, sizeof *bias);
+    char **input = arena_array(model->arena, 3, sizeof *input);
+    if (!weight || !bias || !input)
+        return error_memory(err, "the folded weights");
+    if (!compute(pair, weight, bias))
+        return ONNXPRESS_OK;
+    Onnx__NodeProto *conv = pair->conv;
+    char *const *norm = pair->norm->input;
+    int status = rewrite_values(model, conv->input[1], weight, pair->weight.count, err);
+    if (!status)
+        status = rewrite_values(model, norm[SHIFT], bias, (int64_t)channels, err);
+    if (status)
+        return status;
+    if (pair->own_bias)
+        model_remove_initializer(model, conv->input[2]);
+    model_remove_initializer(model, norm[SCALE]);
+    model_remove_initializer(model, norm[MEAN]);
+    model_remove_initializer(model, norm[VARIANCE]);
+    input[0] = conv->input[0];
+    input[1] = conv->input[1];
+    input[2] = norm[SHIFT];
+    conv->input = input;
+    conv->n_input = 3;
+    conv->output[0] = pair->norm->output[0];
+    remove_node(model->proto->graph, pair->norm);
+    ++*folded;
+    return ONNXPRESS_OK;
+}
+
+int rewrite_fold(Model *model, int *folded, Error *err)
+{
+    Arena *scratch = arena_create();
+    Graph *graph;
+    Error ignored = {0}; /* what cannot be read is whoever's who needs it */
+    *folded = 0;
+    int status = scratch ? graph_build(model, scratch, &graph, err)
+                         : error_memory(err, "the normalizations");
+    int n = status ? 0 : graph->n_nodes, found = 0;
+    Pair *pair = status ? NULL : arena_array(scratch, (size_t)n + 1, sizeof *pair);
+    if (!status && !pair)
+        status = error_memory(err, "the normalizations");
+    for (int k = 0; !status && k < n; k++)
+        found += read_pair(model, graph, k, &pair[found], &ignored);
+    for (int k = 0; !status && k < found; k++)
+        status = fold_pair(model, &pair[k], folded, err);
+    arena_destroy(scratch);
+    return status;
+}
