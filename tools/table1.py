@@ -28,18 +28,21 @@ OUT = ROOT / "build" / "table1"
 PROGRAM = ROOT / "build" / "onnxpress"
 VALIDATION = 2000  # training images on which a goal is measured; the importance takes others
 
-# How each network is pruned and retrained, the goal of the table's rows (nats, on training images),
+# What is pruned and retrained (the paper's network, with batch normalization where it has any), how, the
+# goal of the table's rows (nats, on training images),
 # the shared centres' fine-tuning and the number of images for it, and the curves' settings: centres of
 # k-means, and bits a weight for the other methods.
 NETS = {
     "lenet5": {
-        "title": "LeNet-5 / MNIST",
+        "title": "LeNet-5 / MNIST", "start": "lenet5_mnist.onnx",
         "prune": ["--epochs", "18", "--prune", "0.98", "--augment", "shift"],
         "max_kl": 0.003, "tune": ["--finetune", "1", "--augment", "shift"], "tune_images": 20000,
         "levels": (2, 3, 4, 6, 8, 16, 32), "bits": (0.6, 0.8, 1, 1.5, 2, 3)},
     "resnet32": {
-        "title": "ResNet-32 / CIFAR-10",
-        "prune": ["--epochs", "16", "--batch", "128", "--prune", "0.88", "--augment", "shift,flip"],
+        "title": "ResNet-32 / CIFAR-10", "start": "resnet32_bn.onnx",
+        "prune": ["--epochs", "14", "--batch", "128", "--optimizer", "sgd", "--rate", "0.02", "--decay", "0.0001",
+                  "--batch-norm", "train", "--prune", "0.8", "--prune-by", "damage", "--prune-until", "0.5",
+                  "--augment", "shift,flip"],
         "max_kl": 0.01, "tune": ["--finetune", "1", "--augment", "shift,flip"], "tune_images": 5000,
         "levels": (4, 8, 16, 32, 64), "bits": (1.5, 2, 2.5, 3, 4)},
 }
@@ -135,7 +138,7 @@ class Net:
 
     def pruned(self):
         path = self.out / "pruned.onnx"
-        found = self.make("pruned", ["finetune", self.model, "--calib", self.images, "--labels",
+        found = self.make("pruned", ["finetune", DATA / self.setting["start"], "--calib", self.images, "--labels",
                                      self.labels, "--checkpoint", self.out / "pruned.checkpoint",
                                      *self.setting["prune"]])
         return path, found
@@ -158,7 +161,7 @@ def table(net):
     pruned, trained = net.pruned()
     if not trained:
         sys.exit(f"{net.name}: pruning failed: see build/table1/{net.name}/pruned.json")
-    goal = ["--max-kl", net.setting["max_kl"], "--validate", net.validation]
+    goal = ["--max-kl", net.setting["max_kl"], "--validate", net.validation, "--graph", "small"]
     rows = []
     for name, args in METHODS.items():
         for tuned in (False, True):
