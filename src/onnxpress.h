@@ -172,6 +172,8 @@ typedef struct {
     int warmup;              /* steps during which the rate grows from 0 */
     double decay;            /* of weights of two axes or more, not of centres */
     int shift, flip;         /* augmentation of images: pixels, and left to right */
+    const char *teacher;     /* finetune: a model whose answers are the target, with labels half of it
+                                (NULL: the labels alone, or without any the model as it was) */
     const char *checkpoint;  /* finetune: written after each epoch and resumed from; or NULL */
     OnnxPressCentre centre_gradient;
     OnnxPressNorm batch_norm;

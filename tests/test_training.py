@@ -204,6 +204,33 @@ def schedules(work):
     check("decay shrinks", all(norm[k] < 0.97 * np.abs(v).mean() for k, v in matrices(LENET).items()), norm)
 
 
+def teacher(work):
+    """--teacher: with labels half of the target is theirs, half the teacher's answer; else all is."""
+    data = digits(work)
+    out, other = work / "out.onnx", work / "other.onnx"
+    report("finetune", LENET, "-o", other, *data, "--epochs", 1, "--rate", "1e-3")
+    x, y = np.load(work / "x.npy").astype(np.float32) / 255, np.load(work / "y.npy")
+
+    def logs(path):
+        logits = answers(path, x)[0].astype(np.float64)
+        return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+    model, taught = logs(LENET), logs(other)
+    target = 0.5 * np.eye(10)[y] + 0.5 * np.exp(taught)
+    still = ("finetune", LENET, "-o", out, "--teacher", other, "--epochs", 1, "--rate", "1e-30")
+    for what, options, expected in (
+            ("labels and teacher", data, -(target * model).sum(1).mean()),
+            ("teacher", data[:2], (np.exp(taught) * (taught - model)).sum(1).mean())):
+        loss = report(*still, *options)["training"]["last_loss"]
+        check(what, abs(loss - expected) < 1e-4 * expected, (loss, expected))
+    made = report("finetune", LENET, "-o", out, "--teacher", other, *data[:2], "--epochs", 6, "--rate", "1e-4")
+    check("it learns from the teacher", made["training"]["last_loss"] < 0.9 * made["training"]["first_loss"],
+          made["training"])
+    refused("a teacher of other inputs", work, "finetune", LENET, *data, "--teacher", BN, code=5,
+            says=("--teacher", "inputs and outputs"))
+    refused("no teacher", work, "finetune", LENET, *data, "--teacher", work / "none.onnx", code=2)
+
+
 def progress(work):
     """Off a terminal a line an epoch with loss, accuracy, kept share and time; quiet when told."""
     data = digits(work)
@@ -352,7 +379,7 @@ def interruption(work):
 
 
 def main():
-    tests = (centres, pruned_once, pruned_gradually, schedules, progress, batch_norm, bad_input, divergence,
+    tests = (centres, pruned_once, pruned_gradually, schedules, teacher, progress, batch_norm, bad_input, divergence,
              interruption)
     chosen = sys.argv[1:]
     for test in tests:

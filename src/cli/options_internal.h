@@ -16,7 +16,7 @@ struct Raw {
     char *mean, *std, *scale, *threads, *memory, *seed;
     struct {
         char *epochs, *finetune, *train, *train_labels, *batch, *rate, *optimizer, *schedule;
-        char *step_epochs, *factor, *warmup, *decay, *augment, *checkpoint, *centre_gradient;
+        char *step_epochs, *factor, *warmup, *decay, *augment, *checkpoint, *teacher, *centre_gradient;
         char *batch_norm, *prune, *prune_by, *prune_scope, *prune_until;
     } training;
     char **outputs;

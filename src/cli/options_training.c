@@ -15,6 +15,8 @@ size_t append_training(const Command *command, Raw *raw, struct poptOption *all,
          "passes over the samples (default 3)", "N"},
         {"checkpoint", 0, POPT_ARG_STRING, &raw->training.checkpoint, 0,
          "written after each epoch, and resumed from", "FILE"},
+        {"teacher", 0, POPT_ARG_STRING, &raw->training.teacher, 0,
+         "a model whose answers are the target; with labels, half of it", "MODEL"},
         {"hessian", 0, POPT_ARG_STRING, &raw->hessian, 0,
          "importance from `onnxpress hessian`, for --prune-by damage and auto", "H.npz"},
         {"prune-until", 0, POPT_ARG_STRING, &raw->training.prune_until, 0,
@@ -201,6 +203,7 @@ int set_training(const Command *command, const Raw *raw, OnnxPressOptions *optio
     if (!rc)
         rc = set_training_words(command, raw, options);
     options->checkpoint = raw->training.checkpoint;
+    options->teacher = raw->training.teacher;
     options->train = raw->training.train;
     options->train_labels = raw->training.train_labels;
     return rc ? rc : check_company(command, raw);

@@ -62,6 +62,8 @@ static uint64_t settings_hash(const FinetuneTask *task, const FinetuneOptions *o
     uint64_t hash = note_bytes(0, numbers, sizeof numbers);
     hash = note_bytes(hash, integers, sizeof integers);
     hash = note_bytes(hash, task->sample, (size_t)task->n * sizeof *task->sample);
+    if (task->teacher_sha256)
+        hash = note_bytes(hash, task->teacher_sha256, strlen(task->teacher_sha256));
     for (int64_t i = 0; task->label && i < task->n; i++)
         hash = random_hash(hash, (uint64_t)i, (uint64_t)task->label[task->sample[i]]);
     for (int o2 = 0; !task->label && o2 < program_outputs(task->program); o2++)

@@ -46,6 +46,10 @@ typedef struct {
     const int64_t *sample; /* [n] of the feed, each seen once an epoch, in shuffled order */
     int64_t n;
     const int64_t *label;         /* one a sample of the feed: cross-entropy. NULL: distillation */
+    const Program *teacher;       /* whose answers are the target, and with labels half of it; NULL:
+                                     the program with its original values, where there are no labels.
+                                     Its inputs and outputs must be the program's. */
+    const char *teacher_sha256;   /* for checkpoints; NULL: no other teacher */
     const OutputKind *kind;       /* per output */
     const double *variance;       /* per output; NULL: 1. Of plain values, for distillation */
     const real *const *start;     /* [weights] or NULL; entries NULL: the original values */

@@ -5,6 +5,8 @@
 
 /* Answers closer to 0 or 1 than this count as this far away, so that logarithms stay finite. */
 #define NEAR 1e-12
+/* Of the target, where both labels and a teacher speak. */
+#define TEACHER_SHARE 0.5
 
 int objective_check(const FinetuneTask *task, Error *err)
 {
@@ -52,21 +54,41 @@ static double row_total(const real *q, int64_t classes, int64_t stride)
     return total;
 }
 
-/* -log of the label's share; d gets its gradient times `weight`. */
-static double cross_entropy(OutputKind kind, const real *x, int64_t classes, int64_t stride,
-                            int64_t label, double weight, real *d)
+/* Where the target distribution of one row comes from. */
+typedef struct {
+    int64_t label;
+    const real *teacher; /* its answer, laid out as the row; NULL: the label is all */
+    double normal;       /* of the teacher's: log of the sum of exponentials, or the sum */
+} Target;
+
+static double target_of(OutputKind kind, const Target *target, int64_t c, int64_t stride)
 {
-    if (kind == OUTPUT_LOGITS) {
-        double normal = log_sum(x, classes, stride);
-        for (int64_t c = 0; c < classes; c++)
-            d[c * stride] = (real)(weight * (exp((double)x[c * stride] - normal) - (c == label)));
-        return normal - (double)x[label * stride];
+    double label = c == target->label;
+    if (!target->teacher)
+        return label;
+    double p = (double)target->teacher[c * stride];
+    p = kind == OUTPUT_LOGITS ? exp(p - target->normal) : p / target->normal;
+    return (1 - TEACHER_SHARE) * label + TEACHER_SHARE * p;
+}
+
+/* - sum target log(share) over the classes; d gets its gradient times `weight`. */
+static double cross_entropy(OutputKind kind, const real *x, int64_t classes, int64_t stride,
+                            const Target *target, double weight, real *d)
+{
+    bool logits = kind == OUTPUT_LOGITS;
+    double normal = logits ? log_sum(x, classes, stride) : row_total(x, classes, stride), loss = 0;
+    for (int64_t c = 0; c < classes; c++) {
+        double t = target_of(kind, target, c, stride), at = (double)x[c * stride];
+        if (logits) {
+            loss += t > 0 ? t * (normal - at) : 0;
+            d[c * stride] = (real)(weight * (exp(at - normal) - t));
+        } else {
+            at = at < NEAR ? NEAR : at;
+            loss += t > 0 ? t * (log(normal) - log(at)) : 0;
+            d[c * stride] = (real)(weight * (1 / normal - t / at));
+        }
     }
-    double total = row_total(x, classes, stride), share = (double)x[label * stride];
-    share = share < NEAR ? NEAR : share;
-    for (int64_t c = 0; c < classes; c++)
-        d[c * stride] = (real)(weight * (1 / total - (c == label ? 1 / share : 0)));
-    return log(total) - log(share);
+    return loss;
 }
 
 static double distil_logits(const real *p, const real *x, int64_t classes, int64_t stride,
@@ -110,24 +132,34 @@ static int bad_label(const FinetuneTask *task, int64_t sample, int64_t classes, 
                      program_output(task->program, 0)->name, (long long)classes);
 }
 
-static int label_block(const FinetuneTask *task, const Exec *exec, const int64_t *sample, int64_t n,
-                       int64_t batch, real *d, Objective *sum, Error *err)
+static int label_block(const FinetuneTask *task, const Exec *exec, const Exec *teacher,
+                       const int64_t *sample, int64_t n, int64_t batch, real *d, Objective *sum,
+                       Error *err)
 {
-    const Value *output = exec_output(exec, 0);
+    OutputKind kind = task->kind[0];
+    const Value *old = teacher ? exec_output(teacher, 0) : NULL, *output = exec_output(exec, 0);
     OutputLayout layout = output_layout(task->kind[0], &output->shape);
     const char *name = program_output(task->program, 0)->name;
     if (layout.rows != n)
         return error_set(err, ONNXPRESS_DATA,
                          "output %s has %lld answers for %lld samples: labels need one each", name,
                          (long long)layout.rows, (long long)n);
+    if (old && (!old->r || !shape_equal(&old->shape, &output->shape)))
+        return error_set(err, ONNXPRESS_DATA, "output %s and the teacher's have different shapes",
+                         name);
     for (int64_t j = 0; j < n; j++) {
         int64_t label = task->label[sample[j]], at = row_start(&layout, j);
+        const real *p = old ? old->r + at : NULL;
         if (label < 0 || label >= layout.classes)
             return error_set(
                 err, ONNXPRESS_DATA, "sample %lld has the label %lld, output %s has %lld classes",
                 (long long)sample[j], (long long)label, name, (long long)layout.classes);
-        sum->loss += cross_entropy(task->kind[0], output->r + at, layout.classes,
-                                   layout.class_stride, label, 1 / (double)batch, d + at);
+        Target target = {label, p, 1};
+        if (p)
+            target.normal = kind == OUTPUT_LOGITS ? log_sum(p, layout.classes, layout.class_stride)
+                                                  : row_total(p, layout.classes, layout.class_stride);
+        sum->loss += cross_entropy(kind, output->r + at, layout.classes, layout.class_stride,
+                                   &target, 1 / (double)batch, d + at);
         sum->correct += largest(output->r + at, layout.classes, layout.class_stride) == label;
     }
     return ONNXPRESS_OK;
@@ -181,7 +213,7 @@ int objective_block(const FinetuneTask *task, const Exec *exec, const Exec *teac
                     Objective *sum, Error *err)
 {
     if (task->label)
-        return label_block(task, exec, sample, n, batch, d_out[0], sum, err);
+        return label_block(task, exec, teacher, sample, n, batch, d_out[0], sum, err);
     for (int o = 0; o < program_outputs(task->program); o++) {
         const Value *old = exec_output(teacher, o), *now = exec_output(exec, o);
         if (!d_out[o] || !old->r || !now->r)

@@ -105,7 +105,8 @@ static int open_lane(Trainer *t, Lane *lane, Error *err)
     exec_set_weights(lane->exec, (const real *const *)t->parameters.weight);
     exec_set_wanted(lane->exec, t->parameters.wanted);
     exec_set_by_batch(lane->exec, t->options->norm_by_batch);
-    if (!task->label && (status = exec_create(task->program, memory, &lane->teacher, err)))
+    const Program *teacher = task->teacher ? task->teacher : task->label ? NULL : task->program;
+    if (teacher && (status = exec_create(teacher, memory, &lane->teacher, err)))
         return status;
     lane->store = feed_store_create();
     lane->inputs = calloc((size_t)program_inputs(task->program) + 1, sizeof *lane->inputs);

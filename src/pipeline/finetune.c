@@ -23,7 +23,7 @@
 #define RATE 1e-3
 
 typedef struct {
-    Session session;
+    Session session, teacher;
     Data data;
     int64_t *sample, *label;
     const float **h; /* of pruning; NULL: not needed */
@@ -54,6 +54,39 @@ static int open_run(Run *run, const char *input, const OnnxPressOptions *options
     for (int64_t i = 0; run->sample && i < run->data.samples; i++)
         run->sample[i] = i;
     return run->sample ? ONNXPRESS_OK : error_memory(err, "the samples");
+}
+
+static bool same_input(const ProgramInput *a, const ProgramInput *b)
+{
+    bool same = strcmp(a->name, b->name) == 0 && a->dtype == b->dtype;
+    if (!a->shape_known || !b->shape_known)
+        return same;
+    same &= a->shape.rank == b->shape.rank;
+    for (int k = 0; same && k < a->shape.rank; k++)
+        same = a->shape.dim[k] == b->shape.dim[k] || a->shape.dim[k] < 0 || b->shape.dim[k] < 0;
+    return same;
+}
+
+/* Another model in the teacher's place: it is asked what the model is asked. */
+static int open_teacher(Run *run)
+{
+    Session *s = &run->session, *t = &run->teacher;
+    const char *path = s->options->teacher;
+    if (!path)
+        return ONNXPRESS_OK;
+    int rc = session_open(t, path, SESSION_RESTORE, s->options, s->err);
+    if (!rc && program_unsupported(t->program))
+        rc = error_set(s->err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", path,
+                       program_unsupported(t->program));
+    bool same = !rc && program_inputs(t->program) == program_inputs(s->program) &&
+                program_outputs(t->program) == program_outputs(s->program);
+    for (int k = 0; same && k < program_inputs(s->program); k++)
+        same = same_input(program_input(t->program, k), program_input(s->program, k));
+    if (!rc && !same)
+        rc = error_set(s->err, ONNXPRESS_DATA,
+                       "--teacher %s: its inputs and outputs are not those of %s", path,
+                       s->model->path);
+    return rc;
 }
 
 /* Which outputs are what, from the model's own answers. */
@@ -166,6 +199,9 @@ static int train(Run *run)
                          .sample = run->sample,
                          .n = run->data.samples,
                          .label = run->label,
+                         .teacher = run->teacher.program,
+                         .teacher_sha256 =
+                             run->teacher.model ? run->teacher.model->sha256 : NULL,
                          .kind = s->kind,
                          .variance = s->variance,
                          .mask = (const uint8_t *const *)run->mask};
@@ -229,6 +265,8 @@ OnnxPressStatus onnxpress_finetune(const char *input, const char *output,
         *report = NULL;
     int rc = open_run(&run, input, options, err);
     if (!rc)
+        rc = open_teacher(&run);
+    if (!rc)
         rc = find_kinds(&run);
     if (!rc)
         rc = plan_pruning(&run);
@@ -245,6 +283,7 @@ OnnxPressStatus onnxpress_finetune(const char *input, const char *output,
         *report = NULL;
     }
     data_close(&run.data);
+    session_close(&run.teacher);
     session_close(&run.session);
     return (OnnxPressStatus)rc;
 }
