@@ -160,7 +160,8 @@ static Quantized compensate(const QuantizeInput *in, const QuantizeMatrix *matri
                             const float *relative, QuantizeScope scope, int threads)
 {
     Quantized q;
-    int rc = quantize_compensated(in, matrix, step, relative, scope, threads, arena, &q, &error);
+    int rc = quantize_compensated(in, matrix, step, relative, 0.5f, scope, threads, arena, &q,
+                                  &error);
     ck_assert_msg(!rc, "%s", error.message);
     return q;
 }
@@ -533,11 +534,36 @@ START_TEST(steps_that_cannot_be_are_refused)
     random_weights(w, 4, 1);
     for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++) {
         error = (Error){0};
-        ck_assert_int_eq(quantize_compensated(&in, &layer.matrix, bad[k], ones,
+        ck_assert_int_eq(quantize_compensated(&in, &layer.matrix, bad[k], ones, 0.5f,
                                               QUANTIZE_SCOPE_MODEL, 1, arena, &q, &error),
                          ONNXPRESS_USAGE);
         ck_assert_str_ne(error.message, "");
     }
+}
+END_TEST
+
+START_TEST(a_narrow_cell_at_zero_keeps_small_weights)
+{
+    static const float values[] = {0, 0.39f, -0.41f, 0.49f, -0.51f, 1.4f, 1.6f, -0.39f};
+    static const float narrow[] = {0, 0, -1, 1, -1, 1, 2, 0}, plain[] = {0, 0, 0, 0, -1, 1, 2, 0};
+    static const size_t at[2] = {0, 8};
+    QuantizeMatrix matrix = {.effect = 1};
+    QuantizeInput in = {1, at, w, NULL};
+    float rounded[8];
+    Quantized q;
+    memcpy(w, values, sizeof values);
+    for (int k = 0; k < 2; k++) {
+        ck_assert_int_eq(quantize_compensated(&in, &matrix, 1, ones, k ? 0.5f : 0.4f,
+                                              QUANTIZE_SCOPE_MODEL, 1, arena, &q, &error),
+                         ONNXPRESS_OK);
+        quantize_reconstruct(&in, &q, rounded);
+        ck_assert_mem_eq(rounded, k ? plain : narrow, sizeof rounded);
+    }
+    static const float bad[] = {0, -0.1f, 0.51f, NAN};
+    for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++)
+        ck_assert_int_eq(quantize_compensated(&in, &matrix, 1, ones, bad[k], QUANTIZE_SCOPE_MODEL,
+                                              1, arena, &q, &error),
+                         ONNXPRESS_USAGE);
 }
 END_TEST
 
@@ -553,13 +579,13 @@ START_TEST(too_many_levels_are_refused)
         float values[4] = {(float)most, (float)-most, 0.3f, -0.6f};
         memcpy(w, values, sizeof values);
         error = (Error){0};
-        int rc = quantize_compensated(&in, &layer.matrix, 1, ones, QUANTIZE_SCOPE_MODEL, 1, arena,
-                                      &q, &error);
+        int rc = quantize_compensated(&in, &layer.matrix, 1, ones, 0.5f, QUANTIZE_SCOPE_MODEL, 1,
+                                      arena, &q, &error);
         ck_assert_int_eq(rc, beyond ? ONNXPRESS_GOAL : ONNXPRESS_OK);
     }
     ck_assert_msg(strstr(error.message, "levels") != NULL, "%s", error.message);
-    ck_assert_int_eq(quantize_compensated(&in, &layer.matrix, 1e-38f, ones, QUANTIZE_SCOPE_MODEL, 1,
-                                          arena, &q, &error),
+    ck_assert_int_eq(quantize_compensated(&in, &layer.matrix, 1e-38f, ones, 0.5f,
+                                          QUANTIZE_SCOPE_MODEL, 1, arena, &q, &error),
                      ONNXPRESS_GOAL);
 }
 END_TEST
@@ -591,6 +617,7 @@ int main(void)
     tcase_add_test(rounding, exact_zeros_stay);
     TCase *edges = add_case(suite, "edges");
     tcase_add_test(edges, nothing_to_round_is_no_error);
+    tcase_add_test(rounding, a_narrow_cell_at_zero_keeps_small_weights);
     tcase_add_test(edges, steps_that_cannot_be_are_refused);
     tcase_add_test(edges, too_many_levels_are_refused);
     SRunner *runner = srunner_create(suite);

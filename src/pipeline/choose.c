@@ -26,6 +26,13 @@
 /* The finest grid tried has this many cells over the largest weight. */
 #define FINEST_CELLS 30000.0
 #define SEARCH_STEPS 13
+/* The narrower cell at zero that is tried too, as half its width in steps, and where its step is looked
+ * for: from so much finer to so much coarser than the best step of the plain grid. At coarse steps
+ * half of the weights lie in that cell, and what they add up to would be lost. */
+#define NARROW_HALF 0.4f
+#define NARROW_FINER 1.25
+#define NARROW_COARSER 2.5
+#define NARROW_STEPS 7
 #define MOST_CENTRES 1024.0
 
 /* ---- the goal ---- */
@@ -93,6 +100,8 @@ typedef struct {
     const Selection *selection;
     const ChooseInput *input;
     QuantizeScope scope;
+    float zero_half;    /* for compensation */
+    double near;        /* a step known to be about right; 0: none is known */
     float *relative;
     float *most;   /* per tensor: no larger step than this; NULL: no bound */
     float *bounded; /* [n_tensors] */
@@ -175,6 +184,7 @@ static int quantize_at(Search *s, double x, Choice *choice)
     memset(choice, 0, sizeof *choice);
     choice->x = x;
     choice->scope = s->scope;
+    choice->zero_half = s->zero_half;
     choice->arena = arena_create();
     if (!choice->arena)
         return error_memory(s->session->err, "the quantization");
@@ -186,9 +196,9 @@ static int quantize_at(Search *s, double x, Choice *choice)
         return quantize_ecsq(in, s->relative, x, ecsq_levels(s, x), s->scope, !options->unweighted,
                              choice->arena, &choice->quantized, s->session->err);
     if (method == ONNXPRESS_METHOD_COMPENSATED)
-        return quantize_compensated(in, s->input->matrix, (float)x, relative_at(s, x), s->scope,
-                                    s->session->threads, choice->arena, &choice->quantized,
-                                    s->session->err);
+        return quantize_compensated(in, s->input->matrix, (float)x, relative_at(s, x),
+                                    s->zero_half, s->scope, s->session->threads, choice->arena,
+                                    &choice->quantized, s->session->err);
     return quantize_uniform(in, (float)x, relative_at(s, x), s->scope, !options->unweighted,
                             choice->arena, &choice->quantized, s->session->err);
 }
@@ -407,11 +417,14 @@ static int open_scope(Search *s, QuantizeScope scope)
 }
 
 int choose_at(Session *session, const Selection *selection, const ChooseInput *input,
-              QuantizeScope scope, double x, Choice *choice)
+              const Choice *like, double x, Choice *choice)
 {
-    Search s = {.session = session, .selection = selection, .input = input};
+    Search s = {.session = session,
+                .selection = selection,
+                .input = input,
+                .zero_half = like->zero_half};
+    int rc = open_scope(&s, like->scope);
     memset(choice, 0, sizeof *choice);
-    int rc = open_scope(&s, scope);
     if (!rc)
         rc = quantize_at(&s, x, choice);
     if (!rc)
@@ -451,9 +464,15 @@ static int search_scope(Search *s)
         low = goal_is_size(options->goal) ? 1 / coarsest : finest;
         high = goal_is_size(options->goal) ? 1 / finest : coarsest;
     }
+    if (s->near > 0) {
+        bool size = goal_is_size(options->goal);
+        low = size ? 1 / (s->near * NARROW_COARSER) : s->near / NARROW_FINER;
+        high = size ? NARROW_FINER / s->near : s->near * NARROW_COARSER;
+    }
     /* Its own words on a goal out of reach know neither the goal nor how near it came. */
     Error search_err = {0};
-    rc = quantize_search(low, high, SEARCH_STEPS, try_at, s, &best, &search_err);
+    rc = quantize_search(low, high, s->near > 0 ? NARROW_STEPS : SEARCH_STEPS, try_at, s, &best,
+                         &search_err);
     if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
         return s->nearest.arena ? unreachable(s)
                                 : error_set(session->err, s->refusal.code, "%s", s->refusal.message);
@@ -476,47 +495,59 @@ static bool is_better(const OnnxPressOptions *options, const Choice *a, const Ch
     return a->distance[0].kl + a->distance[0].squared < b->distance[0].kl + b->distance[0].squared;
 }
 
+/* Searches in one scope and keeps what is better than the choice. A goal out of reach is left in
+ * *failure: another scope may reach it. */
+static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error *failure)
+{
+    Session *session = s->session;
+    s->evaluations = 0;
+    int rc = open_scope(s, scope);
+    if (!rc)
+        rc = search_scope(s);
+    quantize_kmeans_order_free(s->order);
+    s->order = NULL;
+    if (!rc)
+        rc = estimate_bytes(s, &s->best);
+    if (!rc && is_better(session->options, &s->best, choice)) {
+        choice_free(choice);
+        *choice = s->best;
+        memset(&s->best, 0, sizeof s->best);
+    }
+    choice_free(&s->best);
+    choice_free(&s->nearest);
+    if (rc == ONNXPRESS_GOAL) {
+        *failure = *session->err;
+        *session->err = (Error){0};
+        rc = ONNXPRESS_OK;
+    }
+    return rc;
+}
+
 int choose_quantization(Session *session, const Selection *selection, const ChooseInput *input,
                         Choice *choice)
 {
     const OnnxPressOptions *options = session->options;
     memset(choice, 0, sizeof *choice);
-    Search s = {.session = session, .selection = selection, .input = input};
+    Search s = {.session = session, .selection = selection, .input = input, .zero_half = 0.5f};
     int rc = input->cautious ? bound_steps(&s) : ONNXPRESS_OK;
-    Error failure = {0};
+    Error failure = {0}, ignored;
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
         /* A step for all tensors makes no sense without data, unless it is asked for. */
         bool wanted =
             options->scope == ONNXPRESS_SCOPE_AUTO
                 ? (input->answers && !input->cautious) || scope == QUANTIZE_SCOPE_TENSOR
                 : (scope == QUANTIZE_SCOPE_TENSOR) == (options->scope == ONNXPRESS_SCOPE_TENSOR);
-        if (!wanted)
-            continue;
-        s.evaluations = 0;
-        rc = open_scope(&s, (QuantizeScope)scope);
-        if (!rc)
-            rc = search_scope(&s);
-        quantize_kmeans_order_free(s.order);
-        s.order = NULL;
-        if (!rc)
-            rc = estimate_bytes(&s, &s.best);
-        if (!rc && is_better(options, &s.best, choice)) {
-            choice_free(choice);
-            *choice = s.best;
-            memset(&s.best, 0, sizeof s.best);
-        }
-        choice_free(&s.best);
-        choice_free(&s.nearest);
-        /* One step for all may be out of reach where one a tensor is not, and the other way round.
-         */
-        if (rc == ONNXPRESS_GOAL && options->scope == ONNXPRESS_SCOPE_AUTO) {
-            failure = *session->err;
-            *session->err = (Error){0};
-            rc = ONNXPRESS_OK;
-        }
+        if (wanted)
+            rc = search_and_keep(&s, (QuantizeScope)scope, choice, &failure);
     }
     if (!rc && !choice->arena)
         rc = error_set(session->err, failure.code, "%s", failure.message);
+    if (!rc && choose_method(session, input) == ONNXPRESS_METHOD_COMPENSATED && input->answers &&
+        options->goal != ONNXPRESS_GOAL_STEP) {
+        s.zero_half = NARROW_HALF;
+        s.near = choice->x;
+        rc = search_and_keep(&s, choice->scope, choice, &ignored);
+    }
     if (rc)
         choice_free(choice);
     return rc;

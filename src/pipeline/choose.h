@@ -14,6 +14,7 @@ typedef struct {
     Arena *arena;       /* owns what `quantized` points to */
     Quantized quantized;
     QuantizeScope scope;
+    float zero_half;    /* of compensation's cell at zero, in steps */
     double x;           /* step, or number of centres */
     uint64_t bytes;     /* estimate of the whole result */
     bool measured;
@@ -36,9 +37,9 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
                         Choice *choice);
 void choice_free(Choice *choice);
 
-/* One setting in place of a search: quantized, measured when there are answers, its bytes. */
+/* One setting in place of a search, otherwise as in `like`: quantized, measured when there are answers, its bytes. */
 int choose_at(Session *session, const Selection *selection, const ChooseInput *input,
-              QuantizeScope scope, double x, Choice *choice);
+              const Choice *like, double x, Choice *choice);
 /* Measures a choice (anew, after its centres have changed). exact: [weights] new values of weights
  * that are not coded, NULL entries: the originals; or NULL. */
 int choose_measure(Session *session, const Selection *selection, const ChooseInput *input,

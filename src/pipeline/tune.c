@@ -230,12 +230,12 @@ static void take(Trial *trial, Choice *choice, Tuned *tuned)
 static int try_coarser(const Tuning *t, Choice *choice, Tuned *tuned)
 {
     double x = choice->x, low = 0, high = log(COARSEST);
-    QuantizeScope scope = choice->scope;
+    const Choice like = {.scope = choice->scope, .zero_half = choice->zero_half};
     int rc = ONNXPRESS_OK;
     for (int k = 0; k < TRIALS && !rc; k++) {
         Trial trial = {0};
         double middle = (low + high) / 2;
-        rc = choose_at(t->session, t->selection, t->input, scope,
+        rc = choose_at(t->session, t->selection, t->input, &like,
                        coarser(t->session->options->method, x, exp(middle)), &trial.choice);
         if (!rc)
             rc = tune(t, &trial);
@@ -257,7 +257,7 @@ int tune_choice(Session *session, const Selection *selection, const ChooseInput 
     const OnnxPressOptions *options = session->options;
     Tuning t = {.session = session, .selection = selection, .input = input, .data = data};
     Trial trial = {0};
-    int rc = choose_at(session, selection, input, choice->scope, choice->x, &trial.choice);
+    int rc = choose_at(session, selection, input, choice, choice->x, &trial.choice);
     if (!rc)
         rc = tune(&t, &trial);
     if (!rc) {

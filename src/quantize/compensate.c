@@ -17,9 +17,15 @@ typedef struct {
     const float *w;
     int32_t *cell;
     const QuantizeMatrix *matrix;
-    float step;
+    float step, zero_half;
     int32_t low, high; /* cells in use by plain rounding, widened */
 } Layer;
+
+static inline float nearest_cell(float x, float zero_half)
+{
+    float cell = rintf(x);
+    return cell == 0 && fabsf(x) > zero_half ? copysignf(1, x) : cell;
+}
 
 /* Rounds rows [first, first + n) of a group; `tile` holds n rows of the matrix. */
 static void round_tile(const Layer *layer, size_t group, size_t first, size_t n, float *tile)
@@ -36,7 +42,7 @@ static void round_tile(const Layer *layer, size_t group, size_t first, size_t n,
         for (size_t r = 0; r < n; r++) {
             float *row = tile + r * columns;
             size_t at = base + r * m->row_stride + c * m->column_stride;
-            float cell = rintf(row[c] / layer->step);
+            float cell = nearest_cell(row[c] / layer->step, layer->zero_half);
             cell = fminf(fmaxf(cell, (float)layer->low), (float)layer->high);
             /* An exact zero stays one (it may have been pruned), whatever it was to take up. */
             cell = layer->w[at] == 0 ? 0 : cell;
@@ -74,12 +80,12 @@ static int round_layer(const Layer *layer, int threads)
 
 /* Plain cells of one tensor, and their range; false when a cell is beyond the levels there can be.
  */
-static bool round_plain(const float *w, size_t n, float step, int32_t *cell, int32_t *low,
-                        int32_t *high)
+static bool round_plain(const float *w, size_t n, float step, float zero_half, int32_t *cell,
+                        int32_t *low, int32_t *high)
 {
     *low = *high = 0;
     for (size_t i = 0; i < n; i++) {
-        float c = rintf(w[i] / step);
+        float c = nearest_cell(w[i] / step, zero_half);
         if (!(fabsf(c) <= QUANTIZE_MAX_LEVELS / 2 - 1 - CELLS_BEYOND))
             return false;
         cell[i] = (int32_t)c;
@@ -120,12 +126,15 @@ static int number_cells(const QuantizeInput *in, const int32_t *cell, float step
 }
 
 int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, float step,
-                         const float *relative, QuantizeScope scope, int threads, Arena *arena,
-                         Quantized *out, Error *err)
+                         const float *relative, float zero_half, QuantizeScope scope, int threads,
+                         Arena *arena, Quantized *out, Error *err)
 {
     memset(out, 0, sizeof *out);
     if (!(step > 0) || !isfinite(step))
         return error_set(err, ONNXPRESS_USAGE, "the step %g is not above 0", (double)step);
+    if (!(zero_half > 0 && zero_half <= 0.5f))
+        return error_set(err, ONNXPRESS_USAGE, "half of the cell at zero is %g steps",
+                         (double)zero_half);
     size_t n = in->offset[in->n_tensors];
     int32_t *cell = malloc((n + 1) * sizeof *cell);
     if (!cell)
@@ -136,8 +145,10 @@ int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, 
         Layer layer = {.w = in->w + first,
                        .cell = cell + first,
                        .matrix = &matrix[t],
+                       .zero_half = zero_half,
                        .step = scope == QUANTIZE_SCOPE_MODEL ? step : step * relative[t]};
-        if (!round_plain(layer.w, count, layer.step, layer.cell, &layer.low, &layer.high))
+        if (!round_plain(layer.w, count, layer.step, zero_half, layer.cell, &layer.low,
+                         &layer.high))
             rc = error_set(err, ONNXPRESS_GOAL, "the step %g needs more than %d levels",
                            (double)step, QUANTIZE_MAX_LEVELS);
         layer.low -= CELLS_BEYOND;

@@ -90,10 +90,12 @@ int quantize_factor(size_t groups, size_t columns, float *moment, double *effect
  * layer's inputs changes least (optimal brain surgeon; not in the paper). Reconstruction is at whole
  * multiples of the step: no fitted centres, which would undo the compensation. Exact zeros (pruned
  * weights) stay exactly zero. Tensors whose
- * matrix[t].factor is NULL are rounded plainly. The result does not depend on `threads`. */
+ * matrix[t].factor is NULL are rounded plainly. zero_half: half the width of the cell at zero, in
+ * steps, above 0 and at most 0.5, which rounds to the nearest; with less, fewer small weights vanish
+ * at coarse steps, and a layer's answers keep their size. The result does not depend on `threads`. */
 int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, float step,
-                         const float *relative, QuantizeScope scope, int threads, Arena *arena,
-                         Quantized *out, Error *err);
+                         const float *relative, float zero_half, QuantizeScope scope, int threads,
+                         Arena *arena, Quantized *out, Error *err);
 
 /* recon[i] = scale * centre[symbol]. */
 void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *recon);
