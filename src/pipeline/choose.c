@@ -28,7 +28,9 @@
 #define SEARCH_STEPS 13
 /* The narrower cell at zero that is tried too, as half its width in steps, and where its step is looked
  * for: from so much finer to so much coarser than the best step of the plain grid. At coarse steps
- * half of the weights lie in that cell, and what they add up to would be lost. */
+ * most of the weights lie in that cell, and what they add up to would be lost; where fewer than
+ * NARROW_SHARE of them do it gains nothing. */
+#define NARROW_SHARE 0.4
 #define NARROW_HALF 0.4f
 #define NARROW_FINER 1.25
 #define NARROW_COARSER 2.5
@@ -495,6 +497,15 @@ static bool is_better(const OnnxPressOptions *options, const Choice *a, const Ch
     return a->distance[0].kl + a->distance[0].squared < b->distance[0].kl + b->distance[0].squared;
 }
 
+/* The share of weights at zero that have not been there before. */
+static double share_at_zero(const QuantizeInput *in, const Quantized *q)
+{
+    size_t n = in->offset[in->n_tensors], zeros = 0;
+    for (size_t i = 0; i < n; i++)
+        zeros += q->centre[q->symbol[i]] == 0 && in->w[i] != 0;
+    return n ? (double)zeros / (double)n : 0;
+}
+
 /* Searches in one scope and keeps what is better than the choice. A goal out of reach is left in
  * *failure: another scope may reach it. */
 static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error *failure)
@@ -543,7 +554,8 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
     if (!rc && !choice->arena)
         rc = error_set(session->err, failure.code, "%s", failure.message);
     if (!rc && choose_method(session, input) == ONNXPRESS_METHOD_COMPENSATED && input->answers &&
-        options->goal != ONNXPRESS_GOAL_STEP) {
+        options->goal != ONNXPRESS_GOAL_STEP &&
+        share_at_zero(&selection->input, &choice->quantized) > NARROW_SHARE) {
         s.zero_half = NARROW_HALF;
         s.near = choice->x;
         rc = search_and_keep(&s, choice->scope, choice, &ignored);
