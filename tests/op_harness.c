@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "op_harness.h"
 
-#include <check.h>
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -629,4 +628,19 @@ void op_expect_error(const char *node, int opset, const char *inputs, const char
     ck_assert_msg(strstr(run->err.message, words) != NULL, "%s: the message is '%s'", run->text,
                   run->err.message);
     op_run_free(run);
+}
+
+int op_suite(const char *name, const TTest *const *tests, size_t count)
+{
+    Suite *suite = suite_create(name);
+    TCase *cases = tcase_create(name);
+    tcase_set_timeout(cases, 120);
+    for (size_t k = 0; k < count; k++)
+        tcase_add_test(cases, tests[k]);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -21,10 +21,12 @@
  *   -            an omitted input
  * "$A" to "$Z" in node or inputs are sizes drawn at random from 1 to 4, the same letter the same
  * size. In f64 builds gradients are held against central differences to 1e-6 relative. Example:
- * {"Gemm transB=1", 13, "r[$N,$K] w[$M,$K] w[$M]", 0}, in a table given to op_check_cases.
+ * {"Gemm transB=1", 13, "r[$N,$K] w[$M,$K] w[$M]", 0}, in the list of a CHECK.
  */
 #ifndef ONNXPRESS_TESTS_OP_HARNESS_H
 #define ONNXPRESS_TESTS_OP_HARNESS_H
+
+#include <check.h>
 
 #include "ops/ops.h"
 
@@ -41,6 +43,12 @@ typedef struct {
  * sizes and values each. Also: gradients are added, and nothing is read that `keep` does not keep.
  * Fails the current Check test with the case's text. */
 void op_check_cases(const OpCase *cases, size_t count);
+/* The same of cases that are listed in place. */
+#define CHECK(...)                                                                                 \
+    do {                                                                                           \
+        static const OpCase cases[] = {__VA_ARGS__};                                               \
+        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
+    } while (0)
 
 /* One forward run; free with op_run_free. Fails the test when the op is not known. */
 typedef struct OpRun OpRun;
@@ -58,5 +66,14 @@ void op_expect_gradient(const char *node, int opset, const char *inputs, int k,
                         const char *gradient);
 /* The op refuses with a message that holds `words`. */
 void op_expect_error(const char *node, int opset, const char *inputs, const char *words);
+
+/* The main of a suite of such tests. */
+int op_suite(const char *name, const TTest *const *tests, size_t count);
+#define OP_SUITE(name, ...)                                                                        \
+    int main(void)                                                                                 \
+    {                                                                                              \
+        const TTest *const tests[] = {__VA_ARGS__};                                                \
+        return op_suite(name, tests, sizeof tests / sizeof tests[0]);                              \
+    }
 
 #endif

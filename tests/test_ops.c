@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "op_harness.h"
 
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-#define CHECK(...)                                                                                 \
-    do {                                                                                           \
-        static const OpCase cases[] = {__VA_ARGS__};                                               \
-        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
-    } while (0)
 
 /* One line an op and kind of shape: its gradient is held against central differences. */
 START_TEST(gradients_elementwise)
@@ -662,43 +654,8 @@ START_TEST(hostile)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("ops");
-    TCase *cases = tcase_create("ops");
-    tcase_set_timeout(cases, 60);
-    tcase_add_test(cases, gradients_elementwise);
-    tcase_add_test(cases, gradients_nary);
-    tcase_add_test(cases, gradients_activation);
-    tcase_add_test(cases, gradients_softmax);
-    tcase_add_test(cases, gradients_reduce);
-    tcase_add_test(cases, gradients_shape);
-    tcase_add_test(cases, gradients_slice_and_pad);
-    tcase_add_test(cases, gradients_index);
-    tcase_add_test(cases, gradients_scatter);
-    tcase_add_test(cases, gradients_search);
-    tcase_add_test(cases, gradients_einsum);
-    tcase_add_test(cases, gradients_signal);
-    tcase_add_test(cases, quantized);
-    tcase_add_test(cases, bits);
-    tcase_add_test(cases, randoms);
-    tcase_add_test(cases, signals);
-    tcase_add_test(cases, integers);
-    tcase_add_test(cases, comparisons);
-    tcase_add_test(cases, casts);
-    tcase_add_test(cases, constants);
-    tcase_add_test(cases, shapes);
-    tcase_add_test(cases, slices_and_pads);
-    tcase_add_test(cases, indices);
-    tcase_add_test(cases, searches);
-    tcase_add_test(cases, masks);
-    tcase_add_test(cases, kinks);
-    tcase_add_test(cases, numerics);
-    tcase_add_test(cases, hostile);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("ops", gradients_elementwise, gradients_nary, gradients_activation, gradients_softmax,
+         gradients_reduce, gradients_shape, gradients_slice_and_pad, gradients_index,
+         gradients_scatter, gradients_search, gradients_einsum, gradients_signal, quantized, bits,
+         randoms, signals, integers, comparisons, casts, constants, shapes, slices_and_pads,
+         indices, searches, masks, kinks, numerics, hostile)

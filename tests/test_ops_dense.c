@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <check.h>
-#include <stdlib.h>
-
 #include "op_harness.h"
-
-#define CHECK_CASES(cases) op_check_cases(cases, sizeof(cases) / sizeof(cases)[0])
 
 START_TEST(conv_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"Conv", 11, "r[$N,$C,5,6] w[$M,$C,3,2] w[$M]", 0},
         {"Conv pads=[1,2,0,1] strides=[2,1]", 11, "r[$N,$C,5,6] w[$M,$C,3,3] w[$M]", 0},
         {"Conv dilations=[2,1] pads=[1,0,2,3]", 11, "r[$N,2,6,5] w[$M,2,2,3] w[$M]", 0},
@@ -30,9 +25,7 @@ START_TEST(conv_gradients)
         {"Conv pads=[2,1] strides=[2]", 1, "r[$N,$C,7] w[$M,$C,3] w[$M]", 0},
         {"Conv group=3 pads=[1,1]", 1, "r[$N,3,5] w[3,1,3]", 0},
         {"Conv pads=[1,0,1,0,1,1] dilations=[1,2,1]", 11, "r[2,2,3,4,3] w[$M,2,2,2,3] w[$M]", 0},
-        {"Conv group=2 strides=[1,2,1]", 11, "r[2,2,3,4,3] w[4,1,2,2,3] w[4]", 0},
-    };
-    CHECK_CASES(cases);
+        {"Conv group=2 strides=[1,2,1]", 11, "r[2,2,3,4,3] w[4,1,2,2,3] w[4]", 0});
 }
 END_TEST
 
@@ -40,7 +33,7 @@ END_TEST
  * last of which is shorter, and tiles of several samples. */
 START_TEST(conv_tiles)
 {
-    static const OpCase cases[] = {
+    CHECK(
         /* rows shared: lines one by one; 2 and 1 */
         {"Conv pads=[1,100,0,100] group=2", 11, "r[1,4,3,2] w[2,2,2,32] w[2]", 0},
         {"Conv pads=[0,1,150,0,0,150]", 11, "r[1,1,2,3,4] w[1,1,1,2,32]", 0},
@@ -48,9 +41,7 @@ START_TEST(conv_tiles)
         {"Conv pads=[0,80,0,80] strides=[2,1]", 11, "r[1,1,8,4] w[1,1,2,32]", 0},
         /* 600 positions a sample: tiles of 2 and of 1 */
         {"Conv pads=[10,15,10,15]", 11, "r[3,1,2,2] w[1,1,3,3] w[1]", 0},
-        {"Conv pads=[10,15,10,15] dilations=[2,1]", 11, "r[3,1,4,2] w[2,1,3,3]", 0},
-    };
-    CHECK_CASES(cases);
+        {"Conv pads=[10,15,10,15] dilations=[2,1]", 11, "r[3,1,4,2] w[2,1,3,3]", 0});
 }
 END_TEST
 
@@ -86,7 +77,7 @@ END_TEST
 
 START_TEST(gemm_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"Gemm alpha=0.5 beta=1.5", 13, "r[$N,$K] w[$K,$M] w[$M]", 0},
         {"Gemm transB=1 alpha=2.0", 13, "r[$N,$K] w[$M,$K] w[1,$M]", 0},
         {"Gemm transA=1", 13, "r[$K,$N] r[$K,$M] w[1]", 0},
@@ -94,15 +85,13 @@ START_TEST(gemm_gradients)
         {"Gemm beta=0.3", 13, "r[3,$K] r[$K,$M] w[3,1]", 0},
         {"Gemm beta=0.3", 13, "r[3,$K] r[$K,$M] w[3,$M]", 0},
         {"Gemm", 13, "r[$N,$K] w[$K,$M]", 0},
-        {"Gemm", 13, "r[$N,$K] w[$K,$M] -", 0},
-    };
-    CHECK_CASES(cases);
+        {"Gemm", 13, "r[$N,$K] w[$K,$M] -", 0});
 }
 END_TEST
 
 START_TEST(matmul_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"MatMul", 13, "r[$N,$K] w[$K,$M]", 0},
         {"MatMul", 13, "r[$N,$K] w[$K]", 0},
         {"MatMul", 13, "r[$K] r[$K,$M]", 0},
@@ -115,9 +104,7 @@ START_TEST(matmul_gradients)
         {"MatMul", 13, "r[$N,1,$T,$K] r[$H,$K,$M]", 0},
         {"MatMul", 13, "w[$T,$K] r[$N,$K,$M]", 0},
         {"MatMul", 13, "w[$H,$T,$K] r[$N,$H,$K,$M]", 0},
-        {"MatMul", 13, "r[$K] r[$N,$K,$M]", 0},
-    };
-    CHECK_CASES(cases);
+        {"MatMul", 13, "r[$K] r[$N,$K,$M]", 0});
 }
 END_TEST
 
@@ -148,7 +135,7 @@ END_TEST
 
 START_TEST(pool_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"MaxPool kernel_shape=[2,2] strides=[2,2]", 12, "d[$N,$C,6,4]", 0},
         {"MaxPool kernel_shape=[2,2] strides=[1,1]", 12, "d[$N,$C,3,4]", 0},
         {"MaxPool kernel_shape=[3,2] strides=[2,1] pads=[1,0,1,1]", 12, "d[$N,$C,5,4]", 0},
@@ -164,9 +151,7 @@ START_TEST(pool_gradients)
         {"AveragePool kernel_shape=[2,1,2]", 11, "r[$N,$C,3,2,3]", 0},
         {"GlobalAveragePool", 1, "r[$N,$C,3,$W]", 0},
         {"GlobalAveragePool", 1, "r[$N,$C,$W]", 0},
-        {"GlobalMaxPool", 1, "d[$N,$C,3,$W]", 0},
-    };
-    CHECK_CASES(cases);
+        {"GlobalMaxPool", 1, "d[$N,$C,3,$W]", 0});
 }
 END_TEST
 
@@ -199,23 +184,19 @@ END_TEST
 
 START_TEST(normalization_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"BatchNormalization epsilon=0.01", 15, "r[$N,$C,3,$W] w[$C] w[$C] w[$C] p[$C]", 0},
         {"BatchNormalization", 9, "r[$N,$C] w[$C] w[$C] w[$C] p[$C]", 0},
-        {"BatchNormalization", 7, "r[$N,$C,$T] r[$C] r[$C] r[$C] p[$C]", 0},
-    };
-    CHECK_CASES(cases);
+        {"BatchNormalization", 7, "r[$N,$C,$T] r[$C] r[$C] r[$C] p[$C]", 0});
 }
 END_TEST
 
 START_TEST(normalization_gradients_by_batch)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"BatchNormalization epsilon=0.01", 15, "r[$N,$C,3,$W] r[$C] r[$C] r[$C] p[$C]", 0, true},
         {"BatchNormalization epsilon=0.1", 9, "r[3,$C] r[$C] r[$C] r[$C] p[$C]", 0, true},
-        {"BatchNormalization epsilon=0.1", 7, "r[$N,$C,$T] r[$C] r[$C] r[$C] p[$C]", 0, true},
-    };
-    CHECK_CASES(cases);
+        {"BatchNormalization epsilon=0.1", 7, "r[$N,$C,$T] r[$C] r[$C] r[$C] p[$C]", 0, true});
 }
 END_TEST
 
@@ -230,32 +211,7 @@ START_TEST(normalization_values)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("ops_dense");
-    TCase *conv = tcase_create("conv"), *product = tcase_create("product"),
-          *pool = tcase_create("pool"), *normalization = tcase_create("normalization");
-    tcase_add_test(conv, conv_gradients);
-    tcase_add_test(conv, conv_tiles);
-    tcase_add_test(conv, conv_values);
-    tcase_add_test(conv, conv_refuses);
-    tcase_set_timeout(conv, 120);
-    tcase_add_test(product, gemm_gradients);
-    tcase_add_test(product, matmul_gradients);
-    tcase_add_test(product, products_refuse);
-    tcase_add_test(product, products_of_nothing);
-    tcase_add_test(pool, pool_gradients);
-    tcase_add_test(pool, pool_values);
-    tcase_add_test(pool, pools_refuse);
-    tcase_add_test(normalization, normalization_gradients);
-    tcase_add_test(normalization, normalization_gradients_by_batch);
-    tcase_add_test(normalization, normalization_values);
-    TCase *const cases[] = {conv, product, pool, normalization};
-    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++)
-        suite_add_tcase(suite, cases[k]);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("ops_dense", conv_gradients, conv_tiles, conv_values, conv_refuses, gemm_gradients,
+         matmul_gradients, products_refuse, products_of_nothing, pool_gradients, pool_values,
+         pools_refuse, normalization_gradients,
+         normalization_gradients_by_batch, normalization_values)

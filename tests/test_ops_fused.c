@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * onnxruntime's own ops, of its domain com.microsoft. */
-#include <check.h>
-#include <stdlib.h>
-
 #include "op_harness.h"
 
-#define CHECK(...)                                                                                 \
-    do {                                                                                           \
-        static const OpCase cases[] = {__VA_ARGS__};                                               \
-        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
-    } while (0)
 #define MS "com.microsoft."
 
 START_TEST(activation_gradients)
@@ -155,23 +147,5 @@ START_TEST(rotary)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("ops_fused");
-    TCase *cases = tcase_create("ops_fused");
-    tcase_set_timeout(cases, 120);
-    tcase_add_test(cases, activation_gradients);
-    tcase_add_test(cases, norm_gradients);
-    tcase_add_test(cases, norm_values);
-    tcase_add_test(cases, product_gradients);
-    tcase_add_test(cases, product_values);
-    tcase_add_test(cases, attention_gradients);
-    tcase_add_test(cases, attention_values);
-    tcase_add_test(cases, rotary);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("ops_fused", activation_gradients, norm_gradients, norm_values, product_gradients,
+         product_values, attention_gradients, attention_values, rotary)

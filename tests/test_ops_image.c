@@ -1,14 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <check.h>
-#include <stdlib.h>
-
 #include "op_harness.h"
-
-#define CHECK(...)                                                                                 \
-    do {                                                                                           \
-        static const OpCase cases[] = {__VA_ARGS__};                                               \
-        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
-    } while (0)
 
 START_TEST(resize_gradients)
 {
@@ -184,25 +175,6 @@ START_TEST(lp_pools)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("ops_image");
-    TCase *cases = tcase_create("ops_image");
-    tcase_set_timeout(cases, 60);
-    tcase_add_test(cases, resize_gradients);
-    tcase_add_test(cases, resize_values);
-    tcase_add_test(cases, resize_refuses);
-    tcase_add_test(cases, conv_transpose_gradients);
-    tcase_add_test(cases, conv_transpose_blocks);
-    tcase_add_test(cases, conv_transpose_values);
-    tcase_add_test(cases, conv_transpose_refuses);
-    tcase_add_test(cases, block_gradients);
-    tcase_add_test(cases, block_values);
-    tcase_add_test(cases, lp_pools);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("ops_image", resize_gradients, resize_values, resize_refuses, conv_transpose_gradients,
+         conv_transpose_blocks, conv_transpose_values, conv_transpose_refuses, block_gradients,
+         block_values, lp_pools)

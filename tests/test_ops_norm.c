@@ -1,14 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <check.h>
-#include <stdlib.h>
-
 #include "op_harness.h"
-
-#define CHECK(...)                                                                                 \
-    do {                                                                                           \
-        static const OpCase cases[] = {__VA_ARGS__};                                               \
-        op_check_cases(cases, sizeof cases / sizeof cases[0]);                                     \
-    } while (0)
 
 START_TEST(layer_gradients)
 {
@@ -96,21 +87,5 @@ START_TEST(refuses)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("ops_norm");
-    TCase *cases = tcase_create("ops_norm");
-    tcase_set_timeout(cases, 60);
-    tcase_add_test(cases, layer_gradients);
-    tcase_add_test(cases, channel_gradients);
-    tcase_add_test(cases, vector_gradients);
-    tcase_add_test(cases, vector_values);
-    tcase_add_test(cases, values);
-    tcase_add_test(cases, refuses);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("ops_norm", layer_gradients, channel_gradients, vector_gradients, vector_values, values,
+         refuses)

@@ -1,26 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "op_harness.h"
 
-#define CHECK_CASES(cases) op_check_cases(cases, sizeof(cases) / sizeof(cases)[0])
-
 START_TEST(rnn_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"RNN hidden_size=$H", 14, "r[$T,$B,$I] r[1,$H,$I] r[1,$H,$H]", 2},
         {"RNN direction=reverse clip=1.5", 7,
          "r[3,3,$I] r[1,2,$I] r[1,2,2] r[1,4] i{1,3,0} r[1,3,2]", 2},
         {"RNN direction=bidirectional layout=1 activations=[Softplus,ScaledTanh]"
          " activation_alpha=[0.7] activation_beta=[1.3]",
-         22, "r[$B,3,2] r[2,3,2] r[2,3,3] r[2,6] - r[$B,2,3]", 2},
-    };
+         22, "r[$B,3,2] r[2,3,2] r[2,3,3] r[2,6] - r[$B,2,3]", 2});
     static const char *const activations[] = {"Relu",      "Sigmoid",         "Affine",
                                               "LeakyRelu", "ThresholdedRelu", "ScaledTanh",
                                               "Elu",       "HardSigmoid",     "Softsign"};
-    CHECK_CASES(cases);
     for (size_t k = 0; k < sizeof activations / sizeof activations[0]; k++) {
         char node[100];
         snprintf(node, sizeof node, "RNN activations=[%s] activation_alpha=[0.3]", activations[k]);
@@ -31,7 +25,7 @@ END_TEST
 
 START_TEST(lstm_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"LSTM", 14, "r[$T,$B,$I] r[1,8,$I] r[1,8,2]", 3},
         {"LSTM hidden_size=2", 7, "r[3,3,$I] r[1,8,$I] r[1,8,2] r[1,16] i{2,3,1} r[1,3,2] r[1,3,2]",
          3},
@@ -40,36 +34,30 @@ START_TEST(lstm_gradients)
         {"LSTM direction=reverse input_forget=1 layout=1", 22,
          "r[$B,3,2] r[1,4,2] r[1,4,1] r[1,8] - r[$B,1,1] r[$B,1,1] r[1,3]", 3},
         {"LSTM activations=[HardSigmoid,Softsign,Elu] activation_alpha=[0.25,0.8]", 14,
-         "r[2,$B,2] r[1,8,2] r[1,8,2] r[1,16]", 1},
-    };
-    CHECK_CASES(cases);
+         "r[2,$B,2] r[1,8,2] r[1,8,2] r[1,16]", 1});
 }
 END_TEST
 
 START_TEST(gru_gradients)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"GRU", 14, "r[$T,$B,$I] r[1,6,$I] r[1,6,2]", 2},
         {"GRU linear_before_reset=1", 14, "r[$T,$B,$I] r[1,6,$I] r[1,6,2] r[1,12]", 2},
         {"GRU clip=1.1", 7, "r[3,3,$I] r[1,6,$I] r[1,6,2] r[1,12] i{1,3,0} r[1,3,2]", 2},
         {"GRU direction=bidirectional linear_before_reset=1", 14,
          "r[3,2,$I] r[2,6,$I] r[2,6,2] r[2,12] i{3,2} r[2,2,2]", 2},
         {"GRU direction=reverse layout=1 activations=[Sigmoid,LeakyRelu]", 22,
-         "r[$B,3,2] r[1,6,2] r[1,6,2] r[1,12] - r[$B,1,2]", 2},
-    };
-    CHECK_CASES(cases);
+         "r[$B,3,2] r[1,6,2] r[1,6,2] r[1,12] - r[$B,1,2]", 2});
 }
 END_TEST
 
 START_TEST(reversed_sequences)
 {
-    static const OpCase cases[] = {
+    CHECK(
         {"ReverseSequence", 10, "r[3,4,$C] i{1,2,3,0}", 0},
         {"ReverseSequence batch_axis=0 time_axis=1", 10, "r[2,4,$C] i{4,2}", 0},
         {"ReverseSequence batch_axis=-1 time_axis=1", 10, "r[$A,3,$B,2] i{3,2}", 0},
-        {"ReverseSequence batch_axis=0 time_axis=3", 10, "r[2,$A,$B,3] i{3,2}", 0},
-    };
-    CHECK_CASES(cases);
+        {"ReverseSequence batch_axis=0 time_axis=3", 10, "r[2,$A,$B,3] i{3,2}", 0});
     op_expect("ReverseSequence", 10, "i[3,2]{1,2,3,4,5,6} i{3,2}", "[3,2]{5,4,3,2,1,6}");
     op_expect_error("ReverseSequence", 10, "r[3,2] i{4,0}", "4 steps of 3");
     op_expect_error("ReverseSequence", 10, "r[3,2] i{1}", "1 lengths for 2");
@@ -108,21 +96,5 @@ START_TEST(recurrent_refuses)
 }
 END_TEST
 
-int main(void)
-{
-    Suite *suite = suite_create("recurrent");
-    TCase *cases = tcase_create("recurrent");
-    tcase_set_timeout(cases, 60);
-    tcase_add_test(cases, rnn_gradients);
-    tcase_add_test(cases, lstm_gradients);
-    tcase_add_test(cases, gru_gradients);
-    tcase_add_test(cases, reversed_sequences);
-    tcase_add_test(cases, recurrent_values);
-    tcase_add_test(cases, recurrent_refuses);
-    suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+OP_SUITE("recurrent", rnn_gradients, lstm_gradients, gru_gradients, reversed_sequences,
+         recurrent_values, recurrent_refuses)
