@@ -271,10 +271,7 @@ static int conv_forward(const OpCall *call)
 {
     Conv conv;
     Shape shape;
-    int status = op_require(call, 2);
-    for (int k = 0; !status && k < 3; k++)
-        if (op_in(call, k))
-            status = op_require_real(call, k);
+    int status = op_require_reals(call, 2, 3);
     if (!status)
         status = conv_shape(call, &conv, &shape);
     if (!status)

@@ -234,10 +234,7 @@ static int transposed_forward(const OpCall *call)
 {
     Transposed t;
     Shape shape;
-    int status = op_require(call, 2);
-    for (int k = 0; !status && k < 3; k++)
-        if (op_in(call, k))
-            status = op_require_real(call, k);
+    int status = op_require_reals(call, 2, 3);
     if (!status)
         status = transposed_shape(call, &t, &shape);
     if (!status)

@@ -84,10 +84,7 @@ static int gemm_forward(const OpCall *call)
 {
     const GemmParams *params = call->node->params;
     GemmShape s;
-    int status = op_require(call, 2);
-    for (int k = 0; !status && k < 3; k++)
-        if (op_in(call, k))
-            status = op_require_real(call, k);
+    int status = op_require_reals(call, 2, 3);
     if (!status)
         status = gemm_shape(call, &s);
     if (!status)

@@ -143,10 +143,7 @@ static int norm_forward(const OpCall *call)
 {
     const NormParams *params = call->node->params;
     TensorNorm norm;
-    int status = op_require(call, params->extent == OVER_AXES ? 2 : 3);
-    for (int k = 0; !status && k < 3; k++)
-        if (op_in(call, k))
-            status = op_require_real(call, k);
+    int status = op_require_reals(call, params->extent == OVER_AXES ? 2 : 3, 3);
     if (!status)
         status = describe(call, &norm);
     if (!status)

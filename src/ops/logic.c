@@ -70,20 +70,14 @@ static int logic_forward(const OpCall *call, LogicRule rule)
     return ONNXPRESS_OK;
 }
 
-#define LOGIC(name, RULE)                                                                          \
-    static int name##_forward(const OpCall *call)                                                  \
-    {                                                                                              \
-        return logic_forward(call, RULE);                                                          \
-    }
-
-LOGIC(equal, LOGIC_EQUAL)
-LOGIC(less, LOGIC_LESS)
-LOGIC(greater, LOGIC_GREATER)
-LOGIC(less_equal, LOGIC_LESS_EQUAL)
-LOGIC(greater_equal, LOGIC_GREATER_EQUAL)
-LOGIC(and, LOGIC_AND)
-LOGIC(or, LOGIC_OR)
-LOGIC(xor, LOGIC_XOR)
+OP_FORWARD(equal, logic_forward, LOGIC_EQUAL)
+OP_FORWARD(less, logic_forward, LOGIC_LESS)
+OP_FORWARD(greater, logic_forward, LOGIC_GREATER)
+OP_FORWARD(less_equal, logic_forward, LOGIC_LESS_EQUAL)
+OP_FORWARD(greater_equal, logic_forward, LOGIC_GREATER_EQUAL)
+OP_FORWARD(and, logic_forward, LOGIC_AND)
+OP_FORWARD(or, logic_forward, LOGIC_OR)
+OP_FORWARD(xor, logic_forward, LOGIC_XOR)
 
 static int not_forward(const OpCall *call)
 {

@@ -130,16 +130,10 @@ static int extreme_backward(const OpCall *call)
     return ONNXPRESS_OK;
 }
 
-#define NARY(name, RULE)                                                                           \
-    static int name##_forward(const OpCall *call)                                                  \
-    {                                                                                              \
-        return nary_forward(call, RULE);                                                           \
-    }
-
-NARY(sum, NARY_SUM)
-NARY(mean, NARY_MEAN)
-NARY(most, NARY_MOST)
-NARY(least, NARY_LEAST)
+OP_FORWARD(sum, nary_forward, NARY_SUM)
+OP_FORWARD(mean, nary_forward, NARY_MEAN)
+OP_FORWARD(most, nary_forward, NARY_MOST)
+OP_FORWARD(least, nary_forward, NARY_LEAST)
 
 static int sum_backward(const OpCall *call)
 {

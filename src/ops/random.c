@@ -79,16 +79,10 @@ static int fill_normal(const OpCall *call, bool like)
     return status;
 }
 
-#define FILL(name, FUNCTION, LIKE)                                                                 \
-    static int name##_forward(const OpCall *call)                                                  \
-    {                                                                                              \
-        return FUNCTION(call, LIKE);                                                               \
-    }
-
-FILL(uniform, fill_uniform, false)
-FILL(uniform_like, fill_uniform, true)
-FILL(normal, fill_normal, false)
-FILL(normal_like, fill_normal, true)
+OP_FORWARD(uniform, fill_uniform, false)
+OP_FORWARD(uniform_like, fill_uniform, true)
+OP_FORWARD(normal, fill_normal, false)
+OP_FORWARD(normal_like, fill_normal, true)
 
 /* 1 with the probability that the input gives. */
 static int bernoulli_forward(const OpCall *call)

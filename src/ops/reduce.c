@@ -325,10 +325,7 @@ static int log_sum_exp_forward(const OpCall *call)
 
 #define REDUCTION(name, ...)                                                                       \
     static const Reduction reduction_##name = {__VA_ARGS__};                                       \
-    static int name##_forward(const OpCall *call)                                                  \
-    {                                                                                              \
-        return reduce_forward(call, &reduction_##name);                                            \
-    }
+    OP_FORWARD(name, reduce_forward, &reduction_##name)
 #define REDUCTION_BACKWARD(name)                                                                   \
     static int name##_backward(const OpCall *call)                                                 \
     {                                                                                              \

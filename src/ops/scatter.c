@@ -183,10 +183,7 @@ static int scatter_rule(const OpCall *call, ScatterPlan make_plan, bool squared)
 }
 
 #define SCATTER(name, PLAN)                                                                        \
-    static int name##_forward(const OpCall *call)                                                  \
-    {                                                                                              \
-        return scatter_forward(call, PLAN);                                                        \
-    }                                                                                              \
+    OP_FORWARD(name, scatter_forward, PLAN)                                                        \
     static int name##_backward(const OpCall *call)                                                 \
     {                                                                                              \
         return scatter_rule(call, PLAN, false);                                                    \

@@ -28,6 +28,15 @@ int op_require_real(const OpCall *call, int k)
     return require_type(call, k, dtype_is_real(call->in[k]->dtype), "a floating type");
 }
 
+int op_require_reals(const OpCall *call, int needed, int most)
+{
+    int status = op_require(call, needed);
+    for (int k = 0; !status && k < most; k++)
+        if (op_in(call, k))
+            status = op_require_real(call, k);
+    return status;
+}
+
 int op_require_integer(const OpCall *call, int k)
 {
     if (!op_in(call, k))

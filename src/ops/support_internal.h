@@ -32,6 +32,8 @@ static inline void *value_data(const Value *value)
 
 /* A forward of one output starts with this: inputs 0..needed-1 are there, output 0 is asked for. */
 int op_require(const OpCall *call, int needed);
+/* The same, and those of inputs 0..most-1 that are there hold reals. */
+int op_require_reals(const OpCall *call, int needed, int most);
 /* Input k is there and holds reals, or integers and bools. */
 int op_require_real(const OpCall *call, int k);
 int op_require_integer(const OpCall *call, int k);
@@ -46,6 +48,13 @@ int op_axis(const OpCall *call, int64_t axis, int rank, int *normal);
 /* An error for a read function, which has no call yet. */
 #define read_error(node, err, code, ...)                                                           \
     op_error(&(OpCall){.node = (node), .err = (err)}, (code), __VA_ARGS__)
+
+/* A row's `forward` that is a function of the call and one thing more. */
+#define OP_FORWARD(name, function, argument)                                                       \
+    static int name##_forward(const OpCall *call)                                                  \
+    {                                                                                              \
+        return function(call, argument);                                                           \
+    }
 
 /* A row's `curvature` where every derivative is 0 or 1: what is added for a gradient. */
 int curvature_as_backward(const OpCall *call, const real *const *d_out);
