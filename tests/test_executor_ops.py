@@ -333,13 +333,47 @@ def lp_pool(rng):
                  "ceil_mode": int(rng.integers(0, 2))})
 
 
-DRAW = {"RotaryEmbedding": rotary, "LpPool": lp_pool, "attention": attention, "LRN and its kin": vectors, "Gelu and its kin": gelus, "SkipLayerNormalization": skip_norm,
+def grid_sample(rng):
+    old = rng.random() < 0.3
+    names = ("bilinear", "nearest", "bicubic") if old else ("linear", "nearest", "cubic")
+    attributes = {"mode": str(pick(rng, *names)), "align_corners": int(rng.integers(0, 2)),
+                  "padding_mode": str(pick(rng, "zeros", "border", "reflection"))}
+    axes = 3 if not old and attributes["mode"] != "cubic" and rng.random() < 0.3 else 2
+    x = real(rng, 2, 3, *rng.integers(2, 6, axes).tolist())
+    grid = 1.5 * real(rng, 2, *rng.integers(1, 5, axes).tolist(), axes)
+    return Node("GridSample", {"x": x, "grid": grid}, attributes, opset=16 if old else 20)
+
+
+def roi_align(rng):
+    attributes = {"output_height": int(rng.integers(1, 4)), "output_width": int(rng.integers(1, 4)),
+                  "sampling_ratio": int(rng.integers(0, 3)), "mode": str(pick(rng, "avg", "max")),
+                  "spatial_scale": float(pick(rng, 1, 0.6))}
+    if rng.random() < 0.5:
+        attributes["coordinate_transformation_mode"] = "output_half_pixel"
+    boxes = np.sort(rng.uniform(-2, 12, (5, 2, 2)), axis=1).reshape(5, 4).astype(np.float32)
+    return Node("RoiAlign", {"x": real(rng, 2, 3, 8, 9), "boxes": boxes,
+                             "image": rng.integers(0, 2, 5)}, attributes, opset=16)
+
+
+def max_indices(rng):
+    axes = int(rng.integers(1, 4))
+    attributes = {"kernel_shape": [2, 3, 2][:axes], "strides": rng.integers(1, 3, axes).tolist(),
+                  "pads": [1, 0, 1][:axes] + [0, 2, 1][:axes],
+                  "dilations": rng.integers(1, 3, axes).tolist(),
+                  "storage_order": int(rng.integers(0, 2))}
+    return Node("MaxPool", {"x": real(rng, 2, 2, *rng.integers(5, 8, axes).tolist())}, attributes,
+                outputs=2, opset=12)
+
+
+DRAW = {"GridSample": grid_sample, "RoiAlign": roi_align, "MaxPool with indices": max_indices,
+        "RotaryEmbedding": rotary, "LpPool": lp_pool, "attention": attention, "LRN and its kin": vectors, "Gelu and its kin": gelus, "SkipLayerNormalization": skip_norm,
         "EmbedLayerNormalization": embed_norm, "FusedMatMul": fused_matmul,
         "FusedConv, FusedGemm": fused, "ConvTranspose": conv_transpose, "blocks": blocks, "Resize": resize, "Upsample": upsample, "LayerNormalization": layer_norm,
         "InstanceNormalization": instance_norm, "GroupNormalization": group_norm}
 
 
 def main():
+    ort.set_default_logger_severity(4)
     run_model = str(driver("run_model"))
     with tempfile.TemporaryDirectory() as folder:
         for label, draw in DRAW.items():

@@ -175,6 +175,124 @@ START_TEST(lp_pools)
 }
 END_TEST
 
+START_TEST(unpools)
+{
+    CHECK({"MaxPool kernel_shape=[2,2] strides=[2,1]", 12, "d[$N,$C,4,5]", 2},
+          {"MaxPool kernel_shape=[3] pads=[1,1] storage_order=1", 8, "d[$N,$C,6]", 2},
+          {"MaxUnpool kernel_shape=[2,2] strides=[2,2]", 11,
+           "r[1,2,2,2] i[1,2,2,2]{0,3,8,10,17,18,25,31}", 0},
+          {"MaxUnpool kernel_shape=[2] strides=[1] pads=[0,1]", 9, "r[1,2,2] i[1,2,2]{0,0,2,3}", 0},
+          {"MaxUnpool kernel_shape=[2,2] strides=[2,2]", 22,
+           "r[1,1,2,2] i[1,1,2,2]{5,7,13,15} i{1,1,5,6}", 0});
+}
+END_TEST
+
+START_TEST(folds)
+{
+    CHECK({"Col2Im", 18, "r[$N,8,4] i{3,3} i{2,2}", 0},
+          {"Col2Im strides=[2,1] pads=[1,0,1,2] dilations=[1,2]", 18, "r[$N,12,8] i{4,4} i{3,2}",
+           0},
+          {"Col2Im", 18, "r[2,$C,5] i{5} i{1}", 0},
+          {"Col2Im", 18, "r[1,8,2] i{2,2,3} i{2,2,2}", 0});
+    op_expect("Col2Im", 18, "c[1,2,2]{1,2,10,20} i{3} i{2}", "[1,1,3]{1,12,20}");
+    op_expect_error("Col2Im", 18, "r[1,3,2] i{3} i{2}", "3 rows of 2 blocks, for 2 taps and 2");
+    op_expect_error("Col2Im", 18, "r[1,2,2] i{3,3} i{2}", "do not fit");
+    op_expect_error("Col2Im", 18, "r[1,2,2] i{-3} i{2}", "holds -3");
+    op_expect_error("Col2Im", 18, "r[1,2,2] i{3} i{0}", "kernel 0");
+    op_expect_error("Col2Im", 18, "r[1,2,2] i{2,2,2,2} i{1,1,1,1}", "rank 6");
+}
+END_TEST
+
+START_TEST(unpool_values)
+{
+    op_expect("MaxPool kernel_shape=[2,2]", 12, "c[1,2,2,2]{1,2,3,0,5,9,7,8}",
+              "[1,2,1,1]{3,9} [1,2,1,1]{2,5}");
+    op_expect("MaxPool kernel_shape=[2,2] storage_order=1", 12, "c[1,2,2,2]{1,2,3,0,5,9,7,8}",
+              "[1,2,1,1]{3,9} [1,2,1,1]{1,6}");
+    op_expect("MaxUnpool kernel_shape=[2] strides=[2]", 11, "c[1,1,2]{5,6} i[1,1,2]{1,2}",
+              "[1,1,4]{0,5,6,0}");
+    op_expect("MaxUnpool kernel_shape=[2] strides=[2]", 11, "c[1,1,2]{5,6} i[1,1,2]{1,2} i{1,1,5}",
+              "[1,1,5]{0,5,6,0,0}");
+    op_expect_gradient("MaxUnpool kernel_shape=[2] strides=[1]", 11, "f[1,1,2]{5,6} i[1,1,2]{1,1}",
+                       0, "[1,1,2]{0,1}");
+    op_expect_error("MaxPool kernel_shape=[2]", 12, "i[1,1,2]{1,2}", "floating");
+    op_expect_error("MaxUnpool kernel_shape=[2]", 11, "r[1,1,2] i[1,1,2]{1,3}", "index 3 of 3");
+    op_expect_error("MaxUnpool kernel_shape=[2]", 11, "r[1,1,2] i[1,1,2]{-1,0}", "index -1");
+    op_expect_error("MaxUnpool kernel_shape=[2]", 11, "r[1,1,2] i[1,1,2]{0,1} i{1,1,2}",
+                    "output_shape");
+    op_expect_error("MaxUnpool kernel_shape=[2] pads=[9,9]", 11, "r[1,1,2] i[1,1,2]{0,1}",
+                    "not possible");
+    op_expect_error("MaxUnpool", 11, "r[1,1,2] i[1,1,2]{0,1}", "kernel_shape");
+}
+END_TEST
+
+START_TEST(grid_samples)
+{
+    CHECK({"GridSample", 20, "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample align_corners=1 padding_mode=border", 20, "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample padding_mode=reflection", 16, "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample mode=bicubic", 16, "r[$N,$C,5,4] r[$N,2,$W,2]", 0},
+          {"GridSample mode=cubic padding_mode=border align_corners=1", 20,
+           "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample mode=cubic padding_mode=reflection", 22, "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample mode=nearest padding_mode=reflection align_corners=1", 22,
+           "r[$N,$C,3,4] r[$N,2,$W,2]", 0},
+          {"GridSample", 22, "r[$N,2,3,2,4] r[$N,1,2,$W,3]", 0},
+          {"GridSample padding_mode=border", 22, "r[$N,2,5] r[$N,4,1]", 0});
+    op_expect("GridSample align_corners=1", 20, "c[1,1,3]{1,3,7} c[1,4,1]{-1,0.5,1,1.5}",
+              "[1,1,4]{1,5,7,3.5}");
+    op_expect("GridSample padding_mode=border", 20, "c[1,1,2]{1,3} c[1,4,1]{-9,9,nan,inf}",
+              "[1,1,4]{1,3,1,3}");
+    op_expect("GridSample padding_mode=reflection align_corners=1", 20,
+              "c[1,1,1]{4} c[1,3,1]{-9,0,1e30}", "[1,1,3]{4,4,4}");
+    op_expect("GridSample", 20, "c[1,1,2]{1,3} c[1,0,1]{}", "[1,1,0]{}");
+    op_expect_error("GridSample", 20, "r[1,1,2,2] r[1,1,1,3]", "grid does not fit");
+    op_expect_error("GridSample", 20, "r[2,1,2,2] r[1,1,1,2]", "grid does not fit");
+    op_expect_error("GridSample", 20, "r[2,2] r[2,0]", "rank 2");
+    op_expect_error("GridSample", 20, "r[1,1,0] r[1,1,1]", "0 elements");
+    op_expect_error("GridSample mode=bilinear", 20, "r[1,1,2] r[1,1,1]", "not known");
+    op_expect_error("GridSample mode=linear", 16, "r[1,1,2] r[1,1,1]", "not known");
+}
+END_TEST
+
+START_TEST(affine_grids)
+{
+    CHECK({"AffineGrid", 20, "r[2,2,3] i{2,1,2,3}", 0},
+          {"AffineGrid align_corners=1", 20, "r[2,2,3] i{2,1,2,3}", 0},
+          {"AffineGrid align_corners=1", 20, "r[1,3,4] i{1,5,2,1,2}", 0});
+    op_expect("AffineGrid", 20, "c[1,2,3]{1,0,0,0,1,5} i{1,1,1,2}", "[1,1,2,2]{-0.5,5,0.5,5}");
+    op_expect("AffineGrid align_corners=1", 20, "c[1,2,3]{1,0,0,0,1,5} i{1,1,1,2}",
+              "[1,1,2,2]{-1,5,1,5}");
+    op_expect_error("AffineGrid", 20, "r[1,2,3] i{1,1,2}", "does not fit");
+    op_expect_error("AffineGrid", 20, "r[1,2,3] i{1,1}", "2 numbers");
+    op_expect_error("AffineGrid", 20, "r[1,2,3] i{1,1,2,-2}", "not possible");
+}
+END_TEST
+
+#define BOXES " c[2,4]{0.2,0.3,3.1,2.6,1,-0.5,5.5,3} i{1,0}"
+START_TEST(roi_aligns)
+{
+    CHECK({"RoiAlign output_height=2 output_width=3", 16, "r[2,$C,4,5]" BOXES, 0},
+          {"RoiAlign output_height=2 sampling_ratio=3 spatial_scale=0.7", 10, "r[2,$C,4,5]" BOXES,
+           0},
+          {"RoiAlign output_width=2 coordinate_transformation_mode=output_half_pixel", 22,
+           "r[2,$C,4,5]" BOXES, 0},
+          {"RoiAlign mode=max output_width=2", 16, "r[2,$C,4,5]" BOXES, 0});
+    op_expect("RoiAlign sampling_ratio=1", 10, "c[1,1,2,2]{1,3,5,9} c[1,4]{0,0,1,1} i{0}",
+              "[1,1,1,1]{4.5}");
+    op_expect("RoiAlign", 16, "c[1,1,2,2]{1,3,5,9} c[2,4]{1,1,1,1,9,9,11,11} i{0,0}",
+              "[2,1,1,1]{0,0}");
+    op_expect_error("RoiAlign", 16, "r[1,1,2,2] c[1,4]{0,0,1,1} i{1}", "image 1 of 1");
+    op_expect_error("RoiAlign", 16, "r[1,1,2,2] c[1,4]{0,0,1,1} i{0,0}", "do not fit");
+    op_expect_error("RoiAlign", 16, "r[1,1,2,2] c[1,4]{0,0,1e9,1} i{0}", "too large");
+    op_expect_error("RoiAlign", 16, "r[1,1,2,2] c[1,4]{0,0,nan,1} i{0}", "too large");
+    op_expect_error("RoiAlign", 16, "r[1,1,2,2] c[1,4]{0,0,9000,9000} i{0}", "too large");
+    op_expect_error("RoiAlign output_height=0", 16, "r[1,1,2,2] c[1,4]{0,0,1,1} i{0}", "bins");
+    op_expect_error("RoiAlign mode=min", 16, "r[1,1,2,2] c[1,4]{0,0,1,1} i{0}", "not known");
+}
+END_TEST
+
 OP_SUITE("ops_image", resize_gradients, resize_values, resize_refuses, conv_transpose_gradients,
          conv_transpose_blocks, conv_transpose_values, conv_transpose_refuses, block_gradients,
-         block_values, lp_pools)
+         block_values, lp_pools, unpools, folds, unpool_values, grid_samples, affine_grids,
+         roi_aligns)

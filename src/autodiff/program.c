@@ -206,6 +206,10 @@ static bool input_steers(const char *type, int input)
     } rules[] = {
         {"Resize", 1, 3},
         {"Upsample", 1, 1},
+        {"AffineGrid", 1, 1},
+        {"RoiAlign", 1, 2},
+        {"MaxUnpool", 1, 2},
+        {"Col2Im", 1, 2},
         {"RotaryEmbedding", 1, 3},
         {"Clip", 1, 2},
         {"Pad", 1, 3},

@@ -62,6 +62,12 @@ static const char *const words[] = {
     "Tanh",
     "Clip",
     "HardSigmoid", /* activations of fused ops */
+    "zeros",
+    "border",
+    "reflection",
+    "bicubic",
+    "avg",
+    "output_half_pixel", /* GridSample, RoiAlign */
     "LEFT",
     "RIGHT", /* BitShift */
 };

@@ -110,15 +110,7 @@ static int transposed_window(const OpCall *call, Window *window, Shape *out)
                             (long long)length);
         window->in[wide] = out->dim[2 + k] = length;
     }
-    int64_t plane;
-    if (!int64_mul(window->out[0], window->out[1], &plane) ||
-        !int64_mul(plane, window->out[2], &window->out_size) ||
-        !int64_mul(window->in[0], window->in[1], &plane) ||
-        !int64_mul(plane, window->in[2], &window->in_size) ||
-        !int64_mul(window->kernel[0], window->kernel[1], &plane) ||
-        !int64_mul(plane, window->kernel[2], &window->kernel_size))
-        return op_error(call, ONNXPRESS_FORMAT, "the output's shape is not possible");
-    return ONNXPRESS_OK;
+    return window_sizes(call, window);
 }
 
 static int transposed_shape(const OpCall *call, Transposed *t, Shape *out)
@@ -164,44 +156,6 @@ static int transposed_shape(const OpCall *call, Transposed *t, Shape *out)
     t->block = row > 0 && BLOCK_BYTES / row > 1 ? BLOCK_BYTES / row : 1;
     t->block = t->block < t->out_channels ? t->block : t->out_channels;
     return ONNXPRESS_OK;
-}
-
-/* One row of the matrix and the plane of Y that its tap reaches: the row is added to the plane, or
- * (`gather`) read from it. */
-static void row_move(const Window *w, const int64_t tap[3], real *restrict plane,
-                     real *restrict row, bool gather)
-{
-    int64_t first[3], last[3];
-    for (int a = 0; a < 3; a++)
-        window_range(w, a, tap[a], &first[a], &last[a]);
-    if (gather)
-        memset(row, 0, (size_t)w->out_size * sizeof *row);
-    int64_t stride = w->stride[2];
-    for (int64_t i = first[0]; i < last[0]; i++)
-        for (int64_t j = first[1]; j < last[1]; j++) {
-            int64_t d = i * w->stride[0] + tap[0] * w->dilation[0] - w->begin[0];
-            int64_t h = j * w->stride[1] + tap[1] * w->dilation[1] - w->begin[1];
-            real *line =
-                plane + (d * w->in[1] + h) * w->in[2] + tap[2] * w->dilation[2] - w->begin[2];
-            real *from = row + (i * w->out[1] + j) * w->out[2];
-            if (gather)
-                for (int64_t k = first[2]; k < last[2]; k++)
-                    from[k] = line[k * stride];
-            else
-                for (int64_t k = first[2]; k < last[2]; k++)
-                    line[k * stride] += from[k];
-        }
-}
-
-static void block_move(const Transposed *t, int64_t channels, real *y, real *col, bool gather)
-{
-    const Window *w = &t->window;
-    int64_t tap[3];
-    for (int64_t m = 0; m < channels; m++, y += w->in_size)
-        for (tap[0] = 0; tap[0] < w->kernel[0]; tap[0]++)
-            for (tap[1] = 0; tap[1] < w->kernel[1]; tap[1]++)
-                for (tap[2] = 0; tap[2] < w->kernel[2]; tap[2]++, col += w->out_size)
-                    row_move(w, tap, y, col, gather);
 }
 
 /* One block of one sample's group: where it lies. */
@@ -256,7 +210,9 @@ static int transposed_forward(const OpCall *call)
                 REAL_GEMM(CblasRowMajor, CblasTrans, CblasNoTrans,
                           (int)(b.channels * t.window.kernel_size), positions, (int)t.in_channels,
                           1, w + b.w, ld, x + b.x, positions, 0, col, positions);
-                block_move(&t, b.channels, y + b.y, col, false);
+                for (int64_t m = 0; m < b.channels; m++)
+                    window_fold(&t.window, y + b.y + m * t.window.in_size,
+                                col + m * t.window.kernel_size * t.window.out_size);
             }
     return ONNXPRESS_OK;
 }
@@ -267,12 +223,12 @@ static void sample_backward(const OpCall *call, const Transposed *t, int64_t sam
 {
     const real *x = call->in[0]->r, *w = call->in[1]->r;
     int positions = (int)t->window.out_size, ld = (int)(t->out_channels * t->window.kernel_size);
-    /* The moves read or write Y's places; here they only read. */
-    real *d_y = (real *)(uintptr_t)call->d_out[0];
     for (int64_t g = 0; g < t->groups; g++)
         for (Block b = {0}; block_next(t, &b, sample, g);) {
             int rows = (int)(b.channels * t->window.kernel_size);
-            block_move(t, b.channels, d_y + b.y, col, true);
+            for (int64_t m = 0; m < b.channels; m++)
+                window_unfold(&t->window, call->d_out[0] + b.y + m * t->window.in_size,
+                              col + m * t->window.kernel_size * t->window.out_size);
             if (d_x)
                 REAL_GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)t->in_channels, positions,
                           rows, 1, w + b.w, ld, col, positions, 1, d_x + b.x, positions);

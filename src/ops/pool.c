@@ -26,8 +26,6 @@ static int pool_begin(const OpCall *call, Window *window)
     int status = op_require(call, 1);
     if (!status)
         status = op_require_real(call, 0);
-    if (!status && call->n_out > 1 && call->out[1])
-        status = op_error(call, ONNXPRESS_UNSUPPORTED, "the indices are asked for");
     if (!status)
         status = pool_shape(call, window, &shape);
     return status ? status : op_output(call, 0, call->in[0]->dtype, &shape);
@@ -79,8 +77,10 @@ static inline int64_t largest_of_four(const real *x, int64_t at, int64_t width)
     return top + (bottom - top) * (x[bottom] > x[top]);
 }
 
-/* Calls for every output of one plane: y gets the maximum, or d_x the gradient of it. */
-static void max_plane(const Window *w, const real *x, real *y, const real *d_y, real *d_x)
+/* Calls for every output of one plane: y gets the maximum and `index`, unless it is NULL, its place;
+ * or d_x gets the gradient. */
+static void max_plane(const Window *w, const real *x, real *y, int64_t *index, const real *d_y,
+                      real *d_x)
 {
     bool small = is_two_by_two(w);
     int64_t p = 0;
@@ -92,6 +92,8 @@ static void max_plane(const Window *w, const real *x, real *y, const real *d_y, 
             for (int64_t c = 0; c < w->out[2]; c++, p++) {
                 int64_t best = small ? largest_of_four(x, row + c * w->stride[2], w->in[2])
                                      : largest(w, x, d, h, taps_at(w, 2, c));
+                if (index)
+                    index[p] = best;
                 if (y)
                     y[p] = best < 0 ? -INFINITY : x[best];
                 else if (best >= 0)
@@ -101,16 +103,59 @@ static void max_plane(const Window *w, const real *x, real *y, const real *d_y, 
     }
 }
 
+/* From places in one plane to places in the whole, counted as storage_order says. */
+static void settle_indices(const OpCall *call, const Window *w, int64_t planes)
+{
+    bool columns = attribute_int(call->node, "storage_order", 0) != 0;
+    int64_t *index = call->out[1]->i;
+    for (int64_t e = 0; e < planes * w->out_size; e++) {
+        int64_t at = index[e], line = at / w->in[2], d = line / w->in[1], h = line % w->in[1];
+        if (at < 0)
+            continue; /* no tap is inside */
+        if (columns)
+            at = d + w->in[0] * (h + w->in[1] * (at % w->in[2]));
+        index[e] = e / w->out_size * w->in_size + at;
+    }
+}
+
+/* Pools of 8-bit integers go through reals, which hold them exactly. */
+static int max_of_integers(const OpCall *call, const real **x, real **y)
+{
+    const Value *from = call->in[0];
+    if (from->dtype != DTYPE_INT8 && from->dtype != DTYPE_UINT8)
+        return op_require_real(call, 0);
+    real *copy = op_scratch(call, (size_t)from->count + 1, sizeof *copy);
+    *y = op_scratch(call, (size_t)call->out[0]->count + 1, sizeof **y);
+    if (!copy || !*y)
+        return ONNXPRESS_MEMORY;
+    for (int64_t e = 0; e < from->count; e++)
+        copy[e] = (real)from->i[e];
+    *x = copy;
+    return ONNXPRESS_OK;
+}
+
 static int max_forward(const OpCall *call)
 {
     Window w;
-    int status = pool_begin(call, &w);
-    if (status)
+    Shape shape;
+    bool indices = call->n_out > 1 && call->out[1];
+    int status = op_require(call, 1);
+    if (status || (status = pool_shape(call, &w, &shape)) ||
+        (status = op_output(call, 0, call->in[0]->dtype, &shape)) ||
+        (indices && (status = op_output(call, 1, DTYPE_INT64, &shape))))
         return status;
-    const Shape *shape = &call->in[0]->shape;
-    for (int64_t plane = 0; plane < shape->dim[0] * shape->dim[1]; plane++)
-        max_plane(&w, call->in[0]->r + plane * w.in_size, call->out[0]->r + plane * w.out_size,
-                  NULL, NULL);
+    const real *x = call->in[0]->r;
+    real *y = call->out[0]->r;
+    if (!x && (status = max_of_integers(call, &x, &y)))
+        return status;
+    int64_t planes = shape.dim[0] * shape.dim[1];
+    for (int64_t plane = 0; plane < planes; plane++)
+        max_plane(&w, x + plane * w.in_size, y + plane * w.out_size,
+                  indices ? call->out[1]->i + plane * w.out_size : NULL, NULL, NULL);
+    for (int64_t e = 0; !call->out[0]->r && e < call->out[0]->count; e++)
+        call->out[0]->i[e] = y[e] > -256 ? (int64_t)y[e] : 0;
+    if (indices)
+        settle_indices(call, &w, planes);
     return ONNXPRESS_OK;
 }
 
@@ -124,8 +169,8 @@ static int max_backward(const OpCall *call)
     if (status)
         return status;
     for (int64_t plane = 0; plane < shape.dim[0] * shape.dim[1]; plane++)
-        max_plane(&w, call->in[0]->r + plane * w.in_size, NULL, call->d_out[0] + plane * w.out_size,
-                  call->d_in[0] + plane * w.in_size);
+        max_plane(&w, call->in[0]->r + plane * w.in_size, NULL, NULL,
+                  call->d_out[0] + plane * w.out_size, call->d_in[0] + plane * w.in_size);
     return ONNXPRESS_OK;
 }
 

@@ -13,7 +13,8 @@ static const OpFamily *const families[] = {
     &op_family_layer_norm,  &op_family_resize,  &op_family_conv_transpose, &op_family_block,
     &op_family_skip_norm,   &op_family_fused,   &op_family_fused_matmul,   &op_family_attention,
     &op_family_packed_attention,                &op_family_lrn,            &op_family_vector_norm,
-    &op_family_rotary,      &op_family_lp_pool,
+    &op_family_rotary,      &op_family_lp_pool, &op_family_unpool, &op_family_grid_sample,
+    &op_family_affine_grid, &op_family_roi_align,
     &op_family_quantized,   &op_family_bitwise, &op_family_random, &op_family_signal,
     &op_family_detect,
 };

@@ -137,6 +137,11 @@ int window_make(const OpCall *call, const WindowParams *params, const Shape *dat
                             "the window does not fit spatial axis %d of %lld elements", k,
                             (long long)length);
     }
+    return window_sizes(call, window);
+}
+
+int window_sizes(const OpCall *call, Window *window)
+{
     int64_t plane;
     if (!int64_mul(window->out[0], window->out[1], &plane) ||
         !int64_mul(plane, window->out[2], &window->out_size) ||
@@ -146,4 +151,51 @@ int window_make(const OpCall *call, const WindowParams *params, const Shape *dat
         !int64_mul(plane, window->kernel[2], &window->kernel_size))
         return op_error(call, ONNXPRESS_FORMAT, "the output's shape is not possible");
     return ONNXPRESS_OK;
+}
+
+/* One tap's row of the matrix and the plane: the row is added to the places that the tap reaches,
+ * or (`gather`) read from them. */
+static void row_move(const Window *w, const int64_t tap[3], real *restrict plane,
+                     real *restrict row, bool gather)
+{
+    int64_t first[3], last[3];
+    for (int a = 0; a < 3; a++)
+        window_range(w, a, tap[a], &first[a], &last[a]);
+    if (gather)
+        memset(row, 0, (size_t)w->out_size * sizeof *row);
+    int64_t stride = w->stride[2];
+    for (int64_t i = first[0]; i < last[0]; i++)
+        for (int64_t j = first[1]; j < last[1]; j++) {
+            int64_t d = i * w->stride[0] + tap[0] * w->dilation[0] - w->begin[0];
+            int64_t h = j * w->stride[1] + tap[1] * w->dilation[1] - w->begin[1];
+            real *line =
+                plane + (d * w->in[1] + h) * w->in[2] + tap[2] * w->dilation[2] - w->begin[2];
+            real *from = row + (i * w->out[1] + j) * w->out[2];
+            if (gather)
+                for (int64_t k = first[2]; k < last[2]; k++)
+                    from[k] = line[k * stride];
+            else
+                for (int64_t k = first[2]; k < last[2]; k++)
+                    line[k * stride] += from[k];
+        }
+}
+
+static void matrix_move(const Window *w, real *plane, real *columns, bool gather)
+{
+    int64_t tap[3];
+    for (tap[0] = 0; tap[0] < w->kernel[0]; tap[0]++)
+        for (tap[1] = 0; tap[1] < w->kernel[1]; tap[1]++)
+            for (tap[2] = 0; tap[2] < w->kernel[2]; tap[2]++, columns += w->out_size)
+                row_move(w, tap, plane, columns, gather);
+}
+
+/* What a move only reads it gets without const. */
+void window_fold(const Window *w, real *plane, const real *columns)
+{
+    matrix_move(w, plane, (real *)(uintptr_t)columns, false);
+}
+
+void window_unfold(const Window *w, const real *plane, real *columns)
+{
+    matrix_move(w, (real *)(uintptr_t)plane, columns, true);
 }

@@ -38,6 +38,14 @@ int window_read(OpNode *node, Arena *arena, Error *err);
 int window_make(const OpCall *call, const WindowParams *params, const Shape *data,
                 const int64_t *kernel, Window *window, Shape *out);
 
+/* Fills in the products of a window's sizes. */
+int window_sizes(const OpCall *call, Window *window);
+
+/* Between a plane of in_size elements and the matrix [kernel_size][out_size] of what each tap meets
+ * at each output: adds the matrix's elements to their places, or reads them (0: beyond the plane). */
+void window_fold(const Window *w, real *plane, const real *columns);
+void window_unfold(const Window *w, const real *plane, real *columns);
+
 /* Outputs [first, last) of an axis for which tap `k` of the kernel lies inside the input. */
 static inline void window_range(const Window *w, int axis, int64_t k, int64_t *first, int64_t *last)
 {
