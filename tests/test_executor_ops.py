@@ -17,7 +17,7 @@ from paths import driver
 
 TOLERANCE = 2e-5  # of the largest output; float32 sums in another order
 DRAWS = 60        # an op
-TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32,
+TYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32,
          "bool": TensorProto.BOOL}
 
 
@@ -74,7 +74,11 @@ def agrees(run_model, node, folder):
         ours = found[output.name]
         assert ours.shape == theirs.shape, (node, output.name, ours.shape, theirs.shape)
         scale = max(np.abs(theirs).max(initial=0), 1e-6)
-        error = np.abs(ours.astype(np.float64) - theirs).max(initial=0) / scale
+        distance = np.abs(ours.astype(np.float64) - theirs)
+        if theirs.dtype.itemsize == 1:  # where onnxruntime has a table or rounds in between
+            assert np.mean(distance > 0) < 0.05, (node, ours, theirs)
+            distance = np.maximum(distance - 1, 0)
+        error = distance.max(initial=0) / scale
         assert error <= TOLERANCE, (node, output.name, error, ours, theirs)
     return True
 
@@ -365,7 +369,65 @@ def max_indices(rng):
                 outputs=2, opset=12)
 
 
-DRAW = {"GridSample": grid_sample, "RoiAlign": roi_align, "MaxPool with indices": max_indices,
+def quantized(rng, shape, name, kind):
+    return {name: rng.integers(*((0, 256) if kind == np.uint8 else (-128, 128)), shape).astype(kind),
+            f"{name} scale": np.array(rng.uniform(0.01, 0.1), np.float32),
+            f"{name} zero": np.array(rng.integers(0, 100), kind)}
+
+
+def qlinear(rng):
+    kind = pick(rng, np.uint8, np.int8)
+    op = str(pick(rng, "Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool",
+                  "GlobalAveragePool", "Concat"))
+    shape = (2, 3, *rng.integers(3, 6, 2).tolist())
+    end = {k: v for k, v in quantized(rng, (), "y", kind).items() if " " in k}
+    inputs, attributes = quantized(rng, shape, "a", kind), {}
+    if op in ("Add", "Mul", "Concat"):
+        other = pick(rng, shape, shape[1:], (3, 1, 1)) if op != "Concat" else shape
+        inputs |= quantized(rng, other, "b", kind)
+    if op == "Concat":
+        return microsoft("QLinearConcat", end | inputs, {"axis": int(rng.integers(0, 4))})
+    if op == "Softmax":
+        attributes = {"axis": int(rng.integers(0, 4)), "opset": int(pick(rng, 11, 13))}
+        end["y scale"], end["y zero"] = np.float32(1 / 256), np.array(0 if kind == np.uint8
+                                                                      else -128, kind)
+    if op == "LeakyRelu":
+        attributes = {"alpha": 0.3}
+    if op == "AveragePool":
+        attributes = {"kernel_shape": [2, 3], "pads": [1, 0, 0, 2],
+                      "count_include_pad": int(rng.integers(0, 2))}
+    return microsoft("QLinear" + op, inputs | end, attributes)
+
+
+def qgemm(rng):
+    m, n, k = (int(rng.integers(1, 6)) for _ in range(3))
+    trans = int(rng.integers(0, 2))
+    inputs = quantized(rng, (m, k), "a", np.uint8)
+    inputs |= quantized(rng, (n, k) if trans else (k, n), "b", np.int8)
+    if rng.random() < 0.5:
+        inputs["b scale"] = rng.uniform(0.01, 0.1, n).astype(np.float32)
+        inputs["b zero"] = np.zeros(n, np.int8)
+    inputs["c"] = pick(rng, None, rng.integers(-99, 99, n).astype(np.int32))
+    if rng.random() < 0.5:
+        inputs |= {k: v for k, v in quantized(rng, (), "y", np.uint8).items() if " " in k}
+    return microsoft("QGemm", inputs, {"transB": trans})
+
+
+def matmul_nbits(rng):
+    n, k, bits = int(rng.integers(1, 9)), int(rng.integers(1, 70)), int(pick(rng, 4, 4, 8))
+    block = int(pick(rng, 16, 32))
+    blocks = -(-k // block)
+    inputs = {"a": real(rng, 2, 3, k),
+              "b": rng.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8),
+              "scales": real(rng, n * blocks),
+              "zeros": pick(rng, None, rng.integers(0, 256, n * -(-blocks * bits // 8))
+                            .astype(np.uint8)),
+              "order": None, "bias": pick(rng, None, real(rng, n))}
+    return Node("MatMulNBits", inputs, {"K": k, "N": n, "bits": bits, "block_size": block},
+                domain="com.microsoft", fixed=("b", "scales", "zeros"))
+
+
+DRAW = {"QLinear": qlinear, "QGemm": qgemm, "MatMulNBits": matmul_nbits, "GridSample": grid_sample, "RoiAlign": roi_align, "MaxPool with indices": max_indices,
         "RotaryEmbedding": rotary, "LpPool": lp_pool, "attention": attention, "LRN and its kin": vectors, "Gelu and its kin": gelus, "SkipLayerNormalization": skip_norm,
         "EmbedLayerNormalization": embed_norm, "FusedMatMul": fused_matmul,
         "FusedConv, FusedGemm": fused, "ConvTranspose": conv_transpose, "blocks": blocks, "Resize": resize, "Upsample": upsample, "LayerNormalization": layer_norm,

@@ -217,7 +217,17 @@ START_TEST(quantized)
     op_expect_error("QuantizeLinear axis=2", 13, "c[2,2]{1,2,1,2} c{1,0.5}", "axis 2");
     op_expect_error("QuantizeLinear", 13, "c[2,2]{1,2,1,2} c{1,0.5,1}", "does not fit");
     op_expect_error("QuantizeLinear", 13, "c{1} c[]{1} i[]{0}", "int64 is not handled");
-    op_expect_error("QuantizeLinear output_dtype=17", 21, "c{1} c[]{1}", "this type");
+    op_expect_error("QuantizeLinear output_dtype=24", 21, "c{1} c[]{1}", "float8e8m0");
+    op_expect("QuantizeLinear output_dtype=17", 21, "c{1,1.07,1000,-0.003,nan} c[]{1}",
+              "{1,1.125,448,-0.00390625,nan}");
+    op_expect("QuantizeLinear output_dtype=17 saturate=0", 21, "c{1000,inf,448} c[]{1}",
+              "{nan,nan,448}");
+    op_expect("QuantizeLinear output_dtype=19 saturate=0", 21, "c{1e6,-inf,3e-5} c[]{1}",
+              "{inf,-inf,0.000030517578125}");
+    op_expect("QuantizeLinear output_dtype=22", 21, "c{1,1.6,-9.5,99} c[]{1}", "{1,2,-8,7}");
+    op_expect("Cast to=25", 25, "i{1,3,4,-1}", "{1,3,0,3}");
+    op_expect("Cast to=26", 25, "i{1,3,4,-2}", "{1,-1,0,-2}");
+    op_expect("Cast to=23", 23, "c{0.2,0.3,7,-inf,nan}", "{0,0.5,6,-6,0}");
     op_expect("DequantizeLinear", 13, "i{1,2,3} c[]{0.5} i[]{2}", "{-0.5,0,0.5}");
     op_expect("DequantizeLinear axis=0", 13, "i[2,2]{1,2,1,2} c{1,0.5}", "[2,2]{1,2,0.5,1}");
     op_expect("DequantizeLinear axis=0 block_size=2", 21, "i[3,1]{1,2,3} c[2,1]{1,2} i[2,1]{0,1}",

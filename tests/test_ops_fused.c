@@ -147,5 +147,44 @@ START_TEST(rotary)
 }
 END_TEST
 
+/* Weights of 4, 2 and 8 bits in blocks of 4 along rows of 6: two blocks, the second half empty. */
+START_TEST(nbits_gradients)
+{
+    CHECK({MS "MatMulNBits K=6 N=2 bits=4 block_size=4", 1,
+           "r[$N,$T,6] i[2,2,2]{16,50,84,0,239,205,171,0} c[4]{0.5,0.25,1,2}", 0},
+          {MS "MatMulNBits K=6 N=2 bits=4 block_size=4", 1,
+           "r[$N,6] i[2,2,2]{16,50,84,0,239,205,171,0} c[4]{0.5,0.25,1,2} i[2]{56,150} - w[2]", 0},
+          {MS "MatMulNBits K=6 N=2 bits=2 block_size=4", 1,
+           "r[$N,6] i[2,2,1]{27,228,200,3} c[4]{0.5,0.25,1,2} i[2]{6,9}", 0},
+          {MS "MatMulNBits K=2 N=3 bits=8 block_size=2", 1,
+           "r[$N,2] i[3,1,2]{1,255,128,7,0,99} c[3]{0.5,0.25,1} c[3]{100,3.5,0}", 0});
+    op_expect(MS "MatMulNBits K=2 N=1 bits=4 block_size=2", 1, "c[1,2]{1,10} i[1,1,1]{146} c[1]{0.5}",
+              "[1,1]{2}");
+    op_expect(MS "MatMulNBits K=2 N=1 bits=4 block_size=2", 1,
+              "c[1,2]{1,10} i[1,1,1]{146} c[1]{0.5} i[1]{1}", "[1,1]{40.5}");
+    op_expect_error(MS "MatMulNBits K=2 N=1 bits=4 block_size=2", 1, "r[1,2] i[1,1,2]{1,1} c[1]{1}",
+                    "input 1 has 2");
+    op_expect_error(MS "MatMulNBits K=3 N=1 bits=4 block_size=4", 1, "r[1,2] i[1,1,2]{1,1} c[1]{1}",
+                    "rows of A");
+    op_expect_error(MS "MatMulNBits K=2 N=1 bits=3 block_size=8", 1, "r[1,2] i[1,1,3]{1,1,1} c{1}",
+                    "bits");
+    op_expect_error(MS "MatMulNBits K=2 N=1 block_size=2", 1, "r[1,2] i[1,1,1]{1} c{1} - i{0,1}",
+                    "input 4");
+}
+END_TEST
+
+/* Inputs are int64 in this notation, so the type of a result comes from the zero point's cast. */
+START_TEST(quantized_refuses)
+{
+    op_expect_error(MS "QLinearAdd", 1, "i{1} c{1} i{0} i{1} c{1} i{0} c{1} i{0}", "int64");
+    op_expect_error(MS "QLinearMul", 1, "i{1} c{1} i{0} i{1,2} c{1,2} i{0} c{1} i{0}", "input 4");
+    op_expect_error(MS "QLinearSigmoid", 1, "r[1] c{1} i{0} c{1} i{0}", "input 0");
+    op_expect_error(MS "QLinearConcat axis=0", 1, "c{1} i{0} i{1} c{1}", "4 inputs");
+    op_expect_error(MS "QGemm", 1, "i[1,2]{1,2} c{1} i{0} i[1,2]{1,2} c{1} i{0}", "do not fit");
+    op_expect(MS "QGemm transB=1 alpha=2.0", 1,
+              "i[1,2]{1,2} c{0.5} i{1} i[2,2]{1,2,3,4} c{1,10} i{0,1} i{5,6}", "[1,2]{7,90}");
+}
+END_TEST
+
 OP_SUITE("ops_fused", activation_gradients, norm_gradients, norm_values, product_gradients,
-         product_values, attention_gradients, attention_values, rotary)
+         product_values, attention_gradients, attention_values, rotary, nbits_gradients, quantized_refuses)

@@ -11,6 +11,8 @@
 #ifndef ONNXPRESS_AUTODIFF_INTERNAL_H
 #define ONNXPRESS_AUTODIFF_INTERNAL_H
 
+#include <string.h>
+
 #include "autodiff/autodiff.h"
 
 typedef enum {
@@ -94,6 +96,9 @@ void program_place_bodies(Program *program);
 /* The innermost loop around a body, that body included; -1: none. */
 int program_loop(const Program *program, int body);
 
+/* steer.c: sets `steers` of the weights. */
+int program_mark_steering(Program *program, Error *err);
+
 /* trace.c: facts that flow along the steps. */
 /* From the inputs of loops' bodies back to where they come from; true when that changes something. */
 bool program_steer_rounds(const Program *program, bool *steers);
@@ -102,6 +107,14 @@ int program_trace(Program *program, Error *err);
 void program_spread_needs(const Program *program, bool *needs);
 const char *step_name(const Onnx__NodeProto *proto);
 const char *step_type(const Onnx__NodeProto *proto);
+static inline bool name_in(const char *name, const char *const *list, size_t n)
+{
+    for (size_t k = 0; k < n; k++)
+        if (strcmp(name, list[k]) == 0)
+            return true;
+    return false;
+}
+#define NAME_IN(name, list) name_in(name, list, sizeof(list) / sizeof *(list))
 
 /* Runs one step whose inputs are all constants, in `exec`; out[k] are then the Exec's values until
  * exec_fold_release. Used while the program is built. */

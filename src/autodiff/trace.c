@@ -4,11 +4,12 @@
 
 #include <string.h>
 
-/* Whether a cast makes integers: what flows on from it is a shape, an index or a choice. */
-static bool casts_to_integer(const Step *step)
+/* Whether a cast makes integers (what flows on from it is a shape, an index or a choice) or small
+ * floats, which are quantized numbers. */
+static bool casts_to_few(const Step *step)
 {
     return strcmp(step_type(step->op.proto), "Cast") == 0 &&
-           !dtype_is_real((int)attribute_int(&step->op, "to", DTYPE_FLOAT));
+           !dtype_is_weight((int)attribute_int(&step->op, "to", DTYPE_FLOAT));
 }
 
 /* What a loop's rounds hand over to input k of its body: a start, and a result (-1: none, of what is
@@ -106,7 +107,7 @@ static void trace_readers(Program *program)
         Step *step = &program->steps[s];
         const Graph *graph = program->graph;
         step->differentiable =
-            !step->unsupported && step->op.row->backward && !casts_to_integer(step);
+            !step->unsupported && step->op.row->backward && !casts_to_few(step);
         for (int k = 0; k < step->op.n_in; k++) {
             if (step->in[k] < 0)
                 continue;

@@ -2,6 +2,7 @@
  *
  * Ops that hand a value on: as it is, or as another type. */
 #include "ops/support_internal.h"
+#include "tensor/small.h"
 
 #define R_2_63 ((real)0x1p63)
 
@@ -54,7 +55,9 @@ static int cast_to(const OpCall *call, int to)
     const Value *x = call->in[0];
     bool from_real = dtype_is_real(x->dtype), to_real = dtype_is_real(to);
     int status;
-    if (from_real == to_real && (to_real || to == x->dtype)) {
+    if (to == DTYPE_FLOAT8E8M0 && to != x->dtype)
+        return op_error(call, ONNXPRESS_UNSUPPORTED, "a cast to %s is not handled", dtype_name(to));
+    if (from_real == to_real && (to_real ? !small_known(to) : to == x->dtype)) {
         status = op_alias(call, 0, x, &x->shape);
         if (!status)
             call->out[0]->dtype = to;
@@ -65,7 +68,11 @@ static int cast_to(const OpCall *call, int to)
     if ((status = op_output(call, 0, to, &x->shape)))
         return status;
     Value *y = call->out[0];
-    if (to_real)
+    bool saturate = attribute_int(call->node, "saturate", 1) != 0;
+    if (to_real && small_known(to))
+        for (int64_t e = 0; e < x->count; e++)
+            y->r[e] = (real)small_round(to, x->r ? (double)x->r[e] : (double)x->i[e], saturate);
+    else if (to_real)
         for (int64_t e = 0; e < x->count; e++)
             y->r[e] = x->dtype == DTYPE_UINT64 ? (real)(uint64_t)x->i[e] : (real)x->i[e];
     else if (from_real)
@@ -89,7 +96,7 @@ static int cast_like_forward(const OpCall *call)
     return status ? status : cast_to(call, call->in[1]->dtype);
 }
 
-/* Between real types; a cast from or to integers has no derivative, and no gradient comes here. */
+/* Between real types; a cast to or from others has no derivative, and no gradient comes here. */
 static int cast_backward(const OpCall *call)
 {
     if (!dtype_is_real(call->in[0]->dtype) || !dtype_is_real(call->out[0]->dtype))

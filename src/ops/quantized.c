@@ -1,191 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Quantized tensors: to and from integers, and sums of products of integers, which are exact. These
- * ops run and have no derivative: what stands before a rounding gets no gradient through it. */
+ * Sums of products of quantized tensors, which are exact. These ops have no derivative. */
+#include "ops/quantized_internal.h"
 #include "ops/window_internal.h"
-#include "ops/support_internal.h"
 
 #include <string.h>
-
-/* How a scale lies along a tensor: one for all, one for each place of an axis, or one a block. */
-typedef struct {
-    int64_t inner, dim, block, blocks; /* blocks: along the axis; 0: one scale for all */
-} Grid;
-
-static int read_grid(OpNode *node, Arena *arena, Error *err)
-{
-    int64_t *numbers = arena_array(arena, 2, sizeof *numbers); /* axis, block size */
-    if (!numbers)
-        return error_memory(err, "a node's parameters");
-    numbers[0] = attribute_int(node, "axis", 1);
-    numbers[1] = attribute_int(node, "block_size", 0);
-    node->params = numbers;
-    if (attribute_int(node, "output_dtype", 0) && !strcmp(node->row->type, "QuantizeLinear") &&
-        !dtype_is_integer((int)attribute_int(node, "output_dtype", 0)))
-        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "quantizing to this type is not handled");
-    return ONNXPRESS_OK;
-}
-
-static int grid_of(const OpCall *call, const Value *scale, Grid *grid)
-{
-    const Shape *x = &call->in[0]->shape;
-    const int64_t *numbers = call->node->params;
-    *grid = (Grid){.inner = 1, .dim = 1, .block = 1};
-    if (scale->count == 1 && scale->shape.rank <= 1 && numbers[1] == 0)
-        return ONNXPRESS_OK;
-    int axis, status = op_axis(call, numbers[0], x->rank, &axis);
-    if (status)
-        return status;
-    grid->inner = dims_product(x, axis + 1, x->rank);
-    grid->dim = x->dim[axis];
-    grid->block = numbers[1] > 0 ? numbers[1] : 1;
-    bool fits;
-    if (numbers[1] > 0) { /* the scale has the tensor's shape, but for the axis */
-        grid->blocks = grid->dim / grid->block + (grid->dim % grid->block != 0);
-        fits = scale->shape.rank == x->rank && scale->shape.dim[axis] == grid->blocks;
-        for (int a = 0; fits && a < x->rank; a++)
-            fits = a == axis || scale->shape.dim[a] == x->dim[a];
-    } else {
-        grid->blocks = grid->dim;
-        fits = scale->shape.rank == 1 && scale->count == grid->dim;
-    }
-    return fits ? ONNXPRESS_OK
-                : op_error(call, ONNXPRESS_FORMAT, "the scale's shape does not fit the tensor's");
-}
-
-/* Number of the scale of element e. */
-static int64_t grid_at(const OpCall *call, const Grid *grid, int64_t e)
-{
-    if (grid->blocks == 0)
-        return 0;
-    int64_t k = e / grid->inner % grid->dim;
-    if (((const int64_t *)call->node->params)[1] == 0)
-        return k;
-    return (e / grid->inner / grid->dim * grid->blocks + k / grid->block) * grid->inner +
-           e % grid->inner;
-}
-
-/* The zero point fits the scale; its type is the quantized one. */
-static int check_zero(const OpCall *call, const Value *scale, const Value *zero)
-{
-    if (zero && !dtype_is_integer(zero->dtype))
-        return op_error(call, ONNXPRESS_UNSUPPORTED, "quantizing to %s is not handled",
-                        dtype_name(zero->dtype));
-    if (zero && zero->count != scale->count)
-        return op_error(call, ONNXPRESS_FORMAT, "the zero point does not fit the scale");
-    return ONNXPRESS_OK;
-}
-
-static bool quantized_range(int dtype, double *least, double *most)
-{
-    static const struct {
-        int dtype;
-        double least, most;
-    } ranges[] = {
-        {DTYPE_UINT8, 0, UINT8_MAX},
-        {DTYPE_INT8, INT8_MIN, INT8_MAX},
-        {DTYPE_UINT16, 0, UINT16_MAX},
-        {DTYPE_INT16, INT16_MIN, INT16_MAX},
-    };
-    for (size_t k = 0; k < sizeof ranges / sizeof ranges[0]; k++)
-        if (ranges[k].dtype == dtype) {
-            *least = ranges[k].least;
-            *most = ranges[k].most;
-            return true;
-        }
-    return false;
-}
-
-/* To the nearest integer, ties to even, and into the range; NaN to the zero point. */
-static int64_t quantize(double scaled, int64_t zero, double least, double most)
-{
-    double x = rint(scaled) + (double)zero;
-    return x != x ? zero : (int64_t)(x < least ? least : x > most ? most : x);
-}
-
-static int quantize_forward(const OpCall *call)
-{
-    Grid grid;
-    double least, most;
-    int status = op_require(call, 2);
-    if (status || (status = op_require_real(call, 1)))
-        return status;
-    const Value *x = call->in[0], *scale = call->in[1], *zero = op_in(call, 2);
-    int dtype = zero ? zero->dtype
-                     : (int)attribute_int(call->node, "output_dtype", DTYPE_UNDEFINED);
-    if (dtype == DTYPE_UNDEFINED)
-        dtype = DTYPE_UINT8;
-    if ((status = check_zero(call, scale, zero)) || (status = grid_of(call, scale, &grid)))
-        return status;
-    if (!quantized_range(dtype, &least, &most))
-        return op_error(call, ONNXPRESS_UNSUPPORTED, "quantizing to %s is not handled",
-                        dtype_name(dtype));
-    if ((status = op_output(call, 0, dtype, &x->shape)))
-        return status;
-    for (int64_t e = 0; e < x->count; e++) {
-        int64_t at = grid_at(call, &grid, e);
-        real value = x->r ? x->r[e] : (real)x->i[e]; /* divided in the tensor's own precision */
-        call->out[0]->i[e] =
-            quantize((double)(value / scale->r[at]), zero ? zero->i[at] : 0, least, most);
-    }
-    return ONNXPRESS_OK;
-}
-
-static int dequantize_forward(const OpCall *call)
-{
-    Grid grid;
-    int status = op_require(call, 2);
-    if (status || (status = op_require_integer(call, 0)) || (status = op_require_real(call, 1)))
-        return status;
-    const Value *x = call->in[0], *scale = call->in[1], *zero = op_in(call, 2);
-    int dtype = (int)attribute_int(call->node, "output_dtype", 0);
-    if (!dtype_is_real(dtype))
-        dtype = scale->dtype;
-    if ((status = check_zero(call, scale, zero)) || (status = grid_of(call, scale, &grid)) ||
-        (status = op_output(call, 0, dtype, &x->shape)))
-        return status;
-    for (int64_t e = 0; e < x->count; e++) {
-        int64_t at = grid_at(call, &grid, e);
-        int64_t whole = (int64_t)((uint64_t)x->i[e] - (uint64_t)(zero ? zero->i[at] : 0));
-        call->out[0]->r[e] = (real)whole * scale->r[at];
-    }
-    return ONNXPRESS_OK;
-}
-
-/* Scale and zero point of uint8 such that the range of x, widened to hold 0, is covered. */
-static void dynamic_scale(const Value *x, real *scale, int64_t *zero)
-{
-    real low = 0, high = 0;
-    for (int64_t e = 0; e < x->count; e++) {
-        low = x->r[e] < low ? x->r[e] : low;
-        high = x->r[e] > high ? x->r[e] : high;
-    }
-    *scale = high > low ? (high - low) / 255 : 1;
-    *zero = quantize((double)(-low / *scale), 0, 0, 255);
-}
-
-static int dynamic_forward(const OpCall *call)
-{
-    static const Shape scalar = {0};
-    if (call->n_out < 3 || !call->out[0] || !call->out[1] || !call->out[2])
-        return op_error(call, ONNXPRESS_UNSUPPORTED, "fewer than three outputs are not handled");
-    int status = op_require_real(call, 0);
-    if (status || (status = op_output(call, 0, DTYPE_UINT8, &call->in[0]->shape)) ||
-        (status = op_output(call, 1, DTYPE_FLOAT, &scalar)) ||
-        (status = op_output(call, 2, DTYPE_UINT8, &scalar)))
-        return status;
-    const Value *x = call->in[0];
-    real scale;
-    int64_t zero;
-    dynamic_scale(x, &scale, &zero);
-    for (int64_t e = 0; e < x->count; e++)
-        call->out[0]->i[e] = quantize((double)(x->r[e] / scale), zero, 0, 255);
-    call->out[1]->r[0] = scale;
-    call->out[2]->i[0] = zero;
-    return ONNXPRESS_OK;
-}
-
-/* ---- sums of products ---- */
 
 /* Input k less its zero point (input `zero`), which is one number, or one a row or column: of
  * `groups` that each hold `inner` elements and repeat. */
@@ -345,7 +164,7 @@ static int requantize(const OpCall *call, const Requantize *r, const Shape *shap
         int64_t sum = sums[e] + (r->bias ? r->bias->i[column] : 0);
         real scale = scale_at(call, r->scale_a, 0) * scale_at(call, r->scale_b, column) /
                      scale_at(call, r->scale_y, 0);
-        call->out[0]->i[e] = quantize((double)((real)sum * scale), zero->i[0], least, most);
+        call->out[0]->i[e] = quantize_number((double)((real)sum * scale), zero->i[0], least, most);
     }
     return ONNXPRESS_OK;
 }
@@ -406,7 +225,7 @@ static int dynamic_matmul_forward(const OpCall *call)
     if (!(whole.i = op_scratch(call, (size_t)x->count + 1, sizeof *whole.i)))
         return ONNXPRESS_MEMORY;
     for (int64_t e = 0; e < x->count; e++)
-        whole.i[e] = quantize((double)(x->r[e] / scale), zero, 0, 255);
+        whole.i[e] = quantize_number((double)(x->r[e] / scale), zero, 0, 255);
     OpCall inner = *call;
     inner.n_in = 4;
     inner.in = (Value *const[]){&whole, call->in[1], &point, op_in(call, 3)};
@@ -517,15 +336,10 @@ static int qlinear_conv_forward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "QuantizeLinear", 10, 0, .read = read_grid, .forward = quantize_forward},
-    {"", "DequantizeLinear", 10, 0, .read = read_grid, .forward = dequantize_forward},
-    {"", "DynamicQuantizeLinear", 11, 0, .forward = dynamic_forward},
     {"", "MatMulInteger", 10, 0, .forward = matmul_integer_forward},
     {"", "QLinearMatMul", 10, 0, .forward = qlinear_matmul_forward},
     {"", "ConvInteger", 10, 0, .read = window_read, .forward = conv_integer_forward},
     {"", "QLinearConv", 10, 0, .read = window_read, .forward = qlinear_conv_forward},
-    {"com.microsoft", "QuantizeLinear", 1, 0, .read = read_grid, .forward = quantize_forward},
-    {"com.microsoft", "DequantizeLinear", 1, 0, .read = read_grid, .forward = dequantize_forward},
     {"com.microsoft", "MatMulIntegerToFloat", 1, 0, .forward = to_float_forward},
     {"com.microsoft", "DynamicQuantizeMatMul", 1, 0, .forward = dynamic_matmul_forward},
 };

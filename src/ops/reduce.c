@@ -61,7 +61,7 @@ static int64_t integer_clamp(int dtype, int64_t value)
 {
     bool is_signed = dtype == DTYPE_INT8 || dtype == DTYPE_INT16 || dtype == DTYPE_INT32;
     int bits = dtype == DTYPE_BOOL ? 1 : 8 * (int)dtype_bytes(dtype);
-    if (bits == 64)
+    if (bits == 64 || bits == 0) /* no extremes of small integers are taken */
         return dtype == DTYPE_UINT64 && value < 0 ? 0 : value;
     int64_t least = is_signed ? -((int64_t)1 << (bits - 1)) : 0;
     int64_t most = ((int64_t)1 << (is_signed ? bits - 1 : bits)) - 1;

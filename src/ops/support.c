@@ -107,6 +107,14 @@ int64_t integer_wrap(int dtype, int64_t value)
         return (int32_t)value;
     case DTYPE_UINT32:
         return (uint32_t)value;
+    case DTYPE_UINT4:
+        return value & 15;
+    case DTYPE_INT4:
+        return ((value + 8) & 15) - 8;
+    case DTYPE_UINT2:
+        return value & 3;
+    case DTYPE_INT2:
+        return ((value + 2) & 3) - 2;
     default:
         return value;
     }

@@ -20,7 +20,7 @@ static int check_tensor(const Graph *graph, const Coded *coded, size_t number, u
         (uint64_t)count != tensor->count || tensor->count > coded->n_symbols - first)
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': its symbols do not fit its shape",
                          tensor->name);
-    if (!dtype_is_real(tensor->dtype) || !isfinite(tensor->scale))
+    if (!dtype_is_weight(tensor->dtype) || !isfinite(tensor->scale))
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': cannot be coded as %s times %g",
                          tensor->name, dtype_name(tensor->dtype), (double)tensor->scale);
     const Onnx__TensorProto *proto = hoist_find(graph, tensor->name);

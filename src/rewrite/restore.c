@@ -134,7 +134,7 @@ static int follow(Restore *r, const char *value, Tensor *made, Error *err)
         value = node->output[0];
     }
     int64_t count;
-    if (!shape_count(&made->shape, &count) || count != made->count || !dtype_is_real(made->dtype))
+    if (!shape_count(&made->shape, &count) || count != made->count || !dtype_is_weight(made->dtype))
         return restore_refuse(r, "a weight's shape or type is wrong", value, err);
     made->name = value;
     return ONNXPRESS_OK;

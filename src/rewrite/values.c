@@ -28,7 +28,7 @@ int values_store(Model *model, Onnx__TensorProto *proto, const float *value, int
                  Error *err)
 {
     size_t bytes, size = dtype_bytes(proto->data_type);
-    if (!dtype_is_real(proto->data_type))
+    if (!dtype_is_weight(proto->data_type))
         return error_set(err, ONNXPRESS_INTERNAL, "tensor '%s': %s cannot hold coded weights",
                          proto->name ? proto->name : "", dtype_name(proto->data_type));
     void *data = size_mul((size_t)count, size, &bytes) ? arena_array(model->arena, bytes, 1) : NULL;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/small.h"
+
 static const struct {
     const char *name;
     unsigned char bytes, real, integer;
@@ -16,6 +18,16 @@ static const struct {
     [DTYPE_FLOAT16] = {"float16", 2, 1, 0},     [DTYPE_DOUBLE] = {"float64", 8, 1, 0},
     [DTYPE_UINT32] = {"uint32", 4, 0, 1},       [DTYPE_UINT64] = {"uint64", 8, 0, 1},
     [DTYPE_BFLOAT16] = {"bfloat16", 2, 1, 0},
+    [DTYPE_FLOAT8E4M3FN] = {"float8e4m3fn", 0, 1, 0},
+    [DTYPE_FLOAT8E4M3FNUZ] = {"float8e4m3fnuz", 0, 1, 0},
+    [DTYPE_FLOAT8E5M2] = {"float8e5m2", 0, 1, 0},
+    [DTYPE_FLOAT8E5M2FNUZ] = {"float8e5m2fnuz", 0, 1, 0},
+    [DTYPE_UINT4] = {"uint4", 0, 0, 1},
+    [DTYPE_INT4] = {"int4", 0, 0, 1},
+    [DTYPE_FLOAT4E2M1] = {"float4e2m1", 0, 1, 0},
+    [DTYPE_FLOAT8E8M0] = {"float8e8m0", 0, 1, 0},
+    [DTYPE_UINT2] = {"uint2", 0, 0, 1},
+    [DTYPE_INT2] = {"int2", 0, 0, 1},
 };
 #define DTYPE_COUNT ((int)(sizeof dtypes / sizeof dtypes[0]))
 
@@ -37,6 +49,11 @@ size_t dtype_bytes(int dtype)
 bool dtype_is_real(int dtype)
 {
     return dtype_known(dtype) && dtypes[dtype].real;
+}
+
+bool dtype_is_weight(int dtype)
+{
+    return dtype_is_real(dtype) && dtypes[dtype].bytes > 0;
 }
 
 bool dtype_is_integer(int dtype)
@@ -148,6 +165,11 @@ static float bfloat16_to_float(uint16_t bits)
             CONVERT_CASE(DTYPE_UINT64, uint64_t, target, x)                                        \
             CONVERT_CASE(DTYPE_INT64, int64_t, target, x)                                          \
         default:                                                                                   \
+            if (small_known(tensor->dtype)) {                                                      \
+                for (int64_t i = 0; i < n; i++)                                                    \
+                    out[i] = (target)small_read(tensor->dtype, bytes, i);                          \
+                return ONNXPRESS_OK;                                                               \
+            }                                                                                      \
             return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: tensors of %s cannot be read here",  \
                              tensor->name ? tensor->name : "tensor", dtype_name(tensor->dtype));   \
         }                                                                                          \
@@ -181,6 +203,11 @@ int tensor_to_int64(const Tensor *tensor, int64_t *out, Error *err)
         CONVERT_CASE(DTYPE_UINT64, uint64_t, int64_t, x)
         CONVERT_CASE(DTYPE_INT64, int64_t, int64_t, x)
     default:
+        if (small_known(tensor->dtype)) {
+            for (int64_t i = 0; i < n; i++)
+                out[i] = int64_from_double(small_read(tensor->dtype, bytes, i));
+            return ONNXPRESS_OK;
+        }
         return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: tensors of %s cannot be read here",
                          tensor->name ? tensor->name : "tensor", dtype_name(tensor->dtype));
     }

@@ -30,7 +30,17 @@ typedef enum {
     DTYPE_DOUBLE = 11,
     DTYPE_UINT32 = 12,
     DTYPE_UINT64 = 13,
-    DTYPE_BFLOAT16 = 16
+    DTYPE_BFLOAT16 = 16,
+    DTYPE_FLOAT8E4M3FN = 17, /* from here on: tensor/small.h */
+    DTYPE_FLOAT8E4M3FNUZ = 18,
+    DTYPE_FLOAT8E5M2 = 19,
+    DTYPE_FLOAT8E5M2FNUZ = 20,
+    DTYPE_UINT4 = 21,
+    DTYPE_INT4 = 22,
+    DTYPE_FLOAT4E2M1 = 23,
+    DTYPE_FLOAT8E8M0 = 24,
+    DTYPE_UINT2 = 25,
+    DTYPE_INT2 = 26
 } DType;
 
 #define TENSOR_MAX_RANK 8
@@ -50,9 +60,10 @@ typedef struct {
 } Tensor;
 
 const char *dtype_name(int dtype);        /* "float32", "int64", ...; "type N" when unknown */
-size_t dtype_bytes(int dtype);            /* bytes an element; 0 for strings, packed and unknown */
-bool dtype_is_real(int dtype);            /* float, double, float16, bfloat16 */
-bool dtype_is_integer(int dtype);         /* 8- to 64-bit integers and bool */
+size_t dtype_bytes(int dtype);            /* bytes an element; 0 for strings, small and unknown */
+bool dtype_is_real(int dtype);            /* float, double, float16, bfloat16, small floats */
+bool dtype_is_weight(int dtype);          /* the first four of them: what can be coded */
+bool dtype_is_integer(int dtype);         /* 2- to 64-bit integers and bool */
 
 /* Product of the dims; false when a dim is negative or the product overflows. */
 bool shape_count(const Shape *shape, int64_t *count);
