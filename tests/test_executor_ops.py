@@ -427,7 +427,27 @@ def matmul_nbits(rng):
                 domain="com.microsoft", fixed=("b", "scales", "zeros"))
 
 
-DRAW = {"QLinear": qlinear, "QGemm": qgemm, "MatMulNBits": matmul_nbits, "GridSample": grid_sample, "RoiAlign": roi_align, "MaxPool with indices": max_indices,
+def group_query(rng):
+    b, s, before, half = (int(rng.integers(1, 4)) for _ in range(4))
+    heads, each, prompt = int(rng.integers(1, 3)), int(rng.integers(1, 3)), rng.random() < 0.4
+    n, size = heads * each, 8 * half  # onnxruntime wants multiples of 8
+    packed, room = rng.random() < 0.3, before + s
+    past = [None, None] if prompt else [real(rng, b, heads, before, size) for _ in range(2)]
+    kv = [None, None] if packed else [real(rng, b, s, heads * size) for _ in range(2)]
+    attributes = {"num_heads": n, "kv_num_heads": heads, "do_rotary": int(rng.integers(0, 2)),
+                  "softcap": float(pick(rng, 0, 2)), "local_window_size": int(pick(rng, -1, 2)),
+                  "rotary_interleaved": int(rng.integers(0, 2))}
+    total = s if prompt else room
+    inputs = {"q": real(rng, b, s, (n + 2 * heads * packed) * size), "k": kv[0], "v": kv[1],
+              "past k": past[0], "past v": past[1],
+              "lengths": np.full(b, total - 1, np.int32), "total": np.array([total], np.int32)}
+    if attributes["do_rotary"]:
+        angle = rng.uniform(0, 6, (room, size // 2))
+        inputs |= {"cos": np.cos(angle).astype(np.float32), "sin": np.sin(angle).astype(np.float32)}
+    return microsoft("GroupQueryAttention", inputs, attributes, outputs=3)
+
+
+DRAW = {"GroupQueryAttention": group_query, "QLinear": qlinear, "QGemm": qgemm, "MatMulNBits": matmul_nbits, "GridSample": grid_sample, "RoiAlign": roi_align, "MaxPool with indices": max_indices,
         "RotaryEmbedding": rotary, "LpPool": lp_pool, "attention": attention, "LRN and its kin": vectors, "Gelu and its kin": gelus, "SkipLayerNormalization": skip_norm,
         "EmbedLayerNormalization": embed_norm, "FusedMatMul": fused_matmul,
         "FusedConv, FusedGemm": fused, "ConvTranspose": conv_transpose, "blocks": blocks, "Resize": resize, "Upsample": upsample, "LayerNormalization": layer_norm,

@@ -102,9 +102,9 @@ START_TEST(attention_values)
               "[1,1,1,1]{5}");
     op_expect(MS "MultiHeadAttention num_heads=1", 1,
               "c[1,1,1]{0} c[1,2,1]{3,4} c[1,2,1]{1,5} - i[1]{1}", "[1,1,1]{1}");
-    op_expect_error("Attention softcap=1.0", 23, "r[1,1,1,1] r[1,1,1,1] r[1,1,1,1]", "softcap");
-    op_expect_error("Attention left_window_size=1", 25, "r[1,1,1,1] r[1,1,1,1] r[1,1,1,1]",
-                    "window");
+    op_expect_error("Attention softcap=-1.0", 23, "r[1,1,1,1] r[1,1,1,1] r[1,1,1,1]", "softcap");
+    op_expect_error("Attention left_window_size=99999999999", 25,
+                    "r[1,1,1,1] r[1,1,1,1] r[1,1,1,1]", "window");
     op_expect_error("Attention", 23, "r[1,1,1,1] r[1,1,1,1] r[1,1,1,1] - r[1,1,1,1]",
                     "input 4 is not handled");
     op_expect_error("Attention", 23, "r[1,2,4] r[1,2,4] r[1,2,4]", "0 heads");
@@ -144,6 +144,45 @@ START_TEST(rotary)
                     "is not there");
     op_expect_error("RotaryEmbedding", 23, "r[1,1,1,2] c[2,1]{1,1} c[1,1]{1} i[1,1]{0}", "fit");
     op_expect_error("RotaryEmbedding", 23, "r[1,1,1,2] c[2,1]{1,1} c[2,1]{1,1}", "do not fit");
+}
+END_TEST
+
+#define GQA MS "GroupQueryAttention num_heads=4 kv_num_heads=2"
+START_TEST(group_query_gradients)
+{
+    CHECK({GQA, 1, "r[2,3,8] r[2,3,4] r[2,3,4] - - i{2,2} i{3}", 3},
+          {GQA " scale=0.7 softcap=1.5", 1, "r[2,3,16] - - - - i{2,1} i{3}", 1},
+          {GQA " local_window_size=2", 1, "r[1,2,8] r[1,2,4] r[1,2,4] r[1,2,3,2] r[1,2,3,2] i{4} i{5}",
+           3},
+          {GQA, 1, "r[2,1,8] r[2,1,4] r[2,1,4] r[2,2,4,2] r[2,2,4,2] i{3,1} i{4}", 3},
+          {GQA " do_rotary=1", 1,
+           "h[1,2,32] - - r[1,2,1,4] r[1,2,1,4] i{2} i{3} c[3,2]{1,1,0.6,0.8,0,1} "
+           "c[3,2]{0,0,0.8,0.6,1,0}", 3},
+          {GQA " do_rotary=1 rotary_interleaved=1", 1,
+           "h[1,2,32] - - - - i{1} i{2} c[3,1]{1,0.6,0} c[3,1]{0,0.8,1} i[1,2]{2,1} r[1,4,2,2]", 3});
+    op_expect_error(GQA, 1, "r[2,3,8] r[2,3,4] r[2,3,4] - - i{2} i{3}", "lengths");
+    op_expect_error(GQA, 1, "r[1,3,8] r[1,3,5] r[1,3,4] - - i{2} i{3}", "input 1");
+    op_expect_error(GQA, 1, "r[1,3,9] r[1,3,4] r[1,3,4] - - i{2} i{3}", "4 heads");
+    op_expect_error(GQA, 1, "r[1,1,8] r[1,1,4] r[1,1,4] r[1,2,3,2] r[1,2,3,2] i{9} i{4}", "length");
+    op_expect_error(GQA, 1, "r[1,1,8] r[1,1,4] r[1,1,4] r[1,2,3,3] r[1,2,3,2] i{3} i{4}", "cache");
+    op_expect_error(GQA " do_rotary=1", 1,
+                    "r[1,2,16] - - - - i{1} i{2} c[1,1]{1} c[1,1]{1}", "position 1 of 1");
+    op_expect_error(GQA " do_rotary=1", 1,
+                    "r[1,1,16] - - - - i{0} i{1} c[1,2]{1,1} c[1,2]{1,1}", "tables");
+    op_expect_error(MS "GroupQueryAttention num_heads=3 kv_num_heads=2", 1, "r[1,1,3]", "heads");
+}
+END_TEST
+
+/* Soft caps, windows, and lengths of samples. */
+START_TEST(attention_frontier)
+{
+    CHECK({"Attention softcap=1.2", 23, "r[2,1,$T,3] r[2,1,4,3] r[2,1,4,2] r[$T,4]", 0},
+          {"Attention left_window_size=1 right_window_size=0", 25,
+           "r[1,2,4,2] r[1,2,4,2] r[1,2,4,3]", 0},
+          {"Attention is_causal=1 softcap=0.8", 24,
+           "r[2,1,2,2] r[2,1,4,2] r[2,1,4,3] - - - i{4,2}", 0});
+    op_expect_error("Attention", 24, "r[1,1,2,2] r[1,1,4,2] r[1,1,4,3] - - - i{5}", "5 columns");
+    op_expect_error("Attention", 24, "r[1,1,2,2] r[1,1,4,2] r[1,1,4,3] - - - i{5,1}", "length");
 }
 END_TEST
 
@@ -187,4 +226,5 @@ START_TEST(quantized_refuses)
 END_TEST
 
 OP_SUITE("ops_fused", activation_gradients, norm_gradients, norm_values, product_gradients,
-         product_values, attention_gradients, attention_values, rotary, nbits_gradients, quantized_refuses)
+         product_values, attention_gradients, attention_values, rotary, group_query_gradients,
+         attention_frontier, nbits_gradients, quantized_refuses)

@@ -19,6 +19,7 @@ static bool input_steers(const char *type, int input)
         {"MaxUnpool", 1, 2},
         {"Col2Im", 1, 2},
         {"RotaryEmbedding", 1, 3},
+        {"GroupQueryAttention", 5, 9},
         {"Clip", 1, 2},
         {"Pad", 1, 3},
         {"Pow", 1, 1},

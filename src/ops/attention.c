@@ -12,10 +12,13 @@ typedef struct {
     bool microsoft;
     int64_t heads, kv_heads; /* of inputs without an axis for them */
     float scale;             /* 0: one over the root of a row's length */
+    float softcap;           /* 0: none */
+    int64_t left, right;     /* of a window of columns; negative: none */
     float barred;            /* what the mask adds, where it says no */
     bool causal;
     int bias, mask, added; /* inputs: of the projections, the mask, what is added; -1: none */
-    int last;              /* the inputs from here on are not handled */
+    int last;              /* the inputs from here on are not handled, but for */
+    int open;              /* how many columns each sample has; -1: none */
 } Params;
 
 static int read_any(OpNode *node, Arena *arena, Params like, Error *err)
@@ -25,11 +28,11 @@ static int read_any(OpNode *node, Arena *arena, Params like, Error *err)
         return error_memory(err, "a node's parameters");
     *params = like;
     params->scale = attribute_float(node, "scale", 0);
-    if (attribute_float(node, "softcap", 0) != 0)
-        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "softcap is set");
-    if (attribute_int(node, "left_window_size", -1) != -1 ||
-        attribute_int(node, "right_window_size", -1) != -1)
-        return read_error(node, err, ONNXPRESS_UNSUPPORTED, "a window is set");
+    params->softcap = attribute_float(node, "softcap", 0);
+    params->left = attribute_int(node, "left_window_size", -1);
+    params->right = attribute_int(node, "right_window_size", -1);
+    if (!(params->softcap >= 0) || params->left > INT32_MAX || params->right > INT32_MAX)
+        return read_error(node, err, ONNXPRESS_FORMAT, "softcap or a window is out of range");
     if (params->heads < 0 || params->kv_heads < 0)
         return read_error(node, err, ONNXPRESS_FORMAT, "the number of heads is negative");
     node->params = params;
@@ -45,7 +48,8 @@ static int read_attention(OpNode *node, Arena *arena, Error *err)
                    .bias = -1,
                    .mask = 3,
                    .added = 3,
-                   .last = 4};
+                   .last = 4,
+                   .open = 6};
     return read_any(node, arena, like, err);
 }
 
@@ -60,7 +64,8 @@ static int read_multi_head(OpNode *node, Arena *arena, Error *err)
                    .bias = 3,
                    .mask = 4,
                    .added = 5,
-                   .last = 6};
+                   .last = 6,
+                   .open = -1};
     return read_any(node, arena, like, err);
 }
 
@@ -104,7 +109,7 @@ static int describe(const OpCall *call, Call *c)
     for (int k = 0; !status && k < ROLES; k++)
         status = op_require_real(call, k);
     for (int k = params->last; !status && k < call->n_in; k++)
-        if (call->in[k])
+        if (call->in[k] && k != params->open)
             status = op_error(call, ONNXPRESS_UNSUPPORTED, "input %d is not handled", k);
     for (int role = 0; !status && role < ROLES; role++)
         status = describe_role(call, role, c);
@@ -122,7 +127,11 @@ static int describe(const OpCall *call, Call *c)
                        .columns = c->rows[KEY],
                        .size = c->size[QUERY],
                        .v_size = c->size[VALUE],
-                       .causal = params->causal};
+                       .softcap = (real)params->softcap,
+                       .causal = params->causal,
+                       .near = params->left >= 0 || params->right >= 0,
+                       .left = params->left,
+                       .right = params->right};
     c->a.scale = params->scale != 0 ? (real)params->scale : 1 / REAL_SQRT((real)c->a.size);
     int64_t width;
     if (!int64_mul(c->a.heads, c->a.v_size, &width) || width > INT32_MAX)
@@ -182,6 +191,29 @@ int attention_mask(const OpCall *call, Attention *a, int k, real barred)
     return ONNXPRESS_OK;
 }
 
+/* The columns that each sample has, and where its rows stand: the last of them. */
+static int bind_lengths(const OpCall *call, Attention *a, int k)
+{
+    int status = op_require_integer(call, k);
+    if (status)
+        return status;
+    const Value *lengths = call->in[k];
+    if (lengths->shape.rank != 1 || lengths->count != a->batch)
+        return op_error(call, ONNXPRESS_FORMAT, "input %d has no length for each sample", k);
+    int64_t *offset = op_scratch(call, (size_t)a->batch, sizeof *offset);
+    if (!offset)
+        return ONNXPRESS_MEMORY;
+    for (int64_t b = 0; b < a->batch; b++) {
+        if (lengths->i[b] < 0 || lengths->i[b] > a->columns)
+            return op_error(call, ONNXPRESS_DATA, "%lld columns of %lld",
+                            (long long)lengths->i[b], (long long)a->columns);
+        offset[b] = lengths->i[b] - a->rows;
+    }
+    a->open = lengths->i;
+    a->offset = offset;
+    return ONNXPRESS_OK;
+}
+
 /* Data, with the projections' bias added where there is one. */
 static int bind_data(const OpCall *call, Call *c)
 {
@@ -219,6 +251,8 @@ static int prepare(const OpCall *call, Call *c)
         status = op_require_real(call, params->bias);
     if (!status)
         status = bind_data(call, c);
+    if (!status && params->open >= 0 && op_in(call, params->open))
+        status = bind_lengths(call, &c->a, params->open);
     if (status)
         return status;
     if (params->microsoft) {

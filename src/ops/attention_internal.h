@@ -1,6 +1,6 @@
 /* Scaled dot-product attention of strided tensors, which the attention ops share.
  *
- * Y = P V, with P the softmax over columns (keys) of scale Q K' + mask + bias, a head of a sample
+ * Y = P V, with P the softmax over columns (keys) of cap(scale Q K') + mask + bias, a head of a sample
  * at a time. Heads of K and V may serve several heads of Q in a row. The second-order rule is exact
  * for Q, K, V and the bias. Can fail for want of scratch memory only.
  */
@@ -26,8 +26,14 @@ typedef struct {
     int64_t size, v_size; /* numbers a row of Q and K, and of V and Y */
     View q, k, v;
     real scale;
+    real softcap; /* scores go through softcap tanh(score / softcap) before the mask; 0: they don't */
     Grid mask, bias;
-    bool causal; /* column j is open to rows from j on */
+    /* Row i stands at place i + offset of its sample, and sees the columns from `left` before it to
+     * `right` behind it (-1: all), if `causal` none behind, and only the first `open` ones. */
+    bool causal;
+    bool near;                    /* left and right are set */
+    int64_t left, right;
+    const int64_t *offset, *open; /* [batch]; NULL: 0; all */
 } Attention;
 
 /* What a run writes or adds to, and what it reads of Y's gradients. */

@@ -129,6 +129,7 @@ extern const OpFamily op_family_conv, op_family_gemm, op_family_pool, op_family_
     op_family_lp_pool, op_family_unpool, op_family_grid_sample, op_family_affine_grid,
     op_family_roi_align,
     op_family_quantize, op_family_quantized, op_family_qlinear, op_family_matmul_nbits,
+    op_family_group_query,
     op_family_bitwise, op_family_random, op_family_signal, op_family_detect;
 
 #endif

@@ -2,6 +2,7 @@
  *
  * RotaryEmbedding of opset 23 and onnxruntime's: pairs of numbers are turned by angles whose
  * cosines and sines stand in two tables. The tables steer; only the input has a gradient. */
+#include "ops/rotary_internal.h"
 #include "ops/support_internal.h"
 
 #include <string.h>
@@ -112,14 +113,11 @@ static int check_positions(const OpCall *call, const RotaryShape *s)
     return ONNXPRESS_OK;
 }
 
-typedef enum { FORWARD, BACKWARD, SQUARED } Turn;
-
-/* to (+)= the rotation, its transpose, or the transpose with every number squared, of from. */
-static void turn_row(const Rotary *rotary, const RotaryShape *s, Turn turn, const real *cosine,
-                     const real *sine, const real *from, real *to)
+void rotary_turn(bool interleaved, int64_t half, int64_t size, Turn turn, const real *cosine,
+                 const real *sine, const real *from, real *to)
 {
-    int64_t step = rotary->interleaved ? 2 : 1, gap = rotary->interleaved ? 1 : s->half;
-    for (int64_t j = 0; j < s->half; j++) {
+    int64_t step = interleaved ? 2 : 1, gap = interleaved ? 1 : half;
+    for (int64_t j = 0; j < half; j++) {
         const real *a = from + j * step, *b = a + gap;
         real *to_a = to + j * step, *to_b = to_a + gap, c = cosine[j], d = sine[j];
         if (turn == FORWARD) {
@@ -133,7 +131,7 @@ static void turn_row(const Rotary *rotary, const RotaryShape *s, Turn turn, cons
             *to_b += c * c * *b + d * d * *a;
         }
     }
-    for (int64_t j = 2 * s->half; j < s->size; j++)
+    for (int64_t j = 2 * half; j < size; j++)
         to[j] = turn == FORWARD ? from[j] : to[j] + from[j];
 }
 
@@ -147,8 +145,9 @@ static void turn_all(const OpCall *call, const RotaryShape *s, Turn turn, const 
             for (int64_t head = 0; head < s->heads; head++) {
                 int64_t offset =
                     sample * s->batch_stride + head * s->head_stride + row * s->row_stride;
-                turn_row(rotary, s, turn, call->in[rotary->cosines]->r + at,
-                         call->in[rotary->sines]->r + at, from + offset, to + offset);
+                rotary_turn(rotary->interleaved, s->half, s->size, turn,
+                            call->in[rotary->cosines]->r + at, call->in[rotary->sines]->r + at,
+                            from + offset, to + offset);
             }
         }
 }
