@@ -78,6 +78,26 @@ int op_output(const OpCall *call, int k, int dtype, const Shape *shape)
     return ONNXPRESS_OK;
 }
 
+int op_sequence(const OpCall *call, int k, int dtype, const Shape *items, int64_t n)
+{
+    OpRun *run = call->executor;
+    Shape flat = {.rank = 1};
+    for (int64_t j = 0; j < n; j++) {
+        int64_t count;
+        ck_assert(shape_count(&items[j], &count));
+        flat.dim[0] += count;
+    }
+    int status = op_output(call, k, dtype, &flat);
+    if (status)
+        return status;
+    Shape *copy = block(&run->passing, (size_t)n + 1, sizeof *copy);
+    if (n > 0)
+        memcpy(copy, items, (size_t)n * sizeof *copy);
+    call->out[k]->items = copy;
+    call->out[k]->n_items = n;
+    return status;
+}
+
 int op_alias(const OpCall *call, int k, const Value *source, const Shape *shape)
 {
     int64_t count;
@@ -186,6 +206,26 @@ static void parse_node(OpRun *run, char *text)
     }
 }
 
+/* "[2,3]+[2]" of a sequence; an empty one is "+". */
+static void parse_items(OpRun *run, const char *text, Value *value)
+{
+    Shape *items = arena_array(run->arena, strlen(text), sizeof *items);
+    value->items = items;
+    value->shape = (Shape){.rank = 1};
+    for (; *text == '['; text += *text == '+') {
+        Shape *item = &items[value->n_items++];
+        int64_t count;
+        size_t n;
+        int64_t *dims = parse_ints(run->arena, text + 1, ']', &n);
+        item->rank = (int)n;
+        memcpy(item->dim, dims, n * sizeof *dims);
+        ck_assert(shape_count(item, &count));
+        value->shape.dim[0] += count;
+        text = strchr(text, ']') + 1;
+    }
+    value->count = value->shape.dim[0];
+}
+
 /* "[2,3]" and "{..}" after an input's letter; a list alone has rank 1. Returns the list's text. */
 static const char *parse_shape(OpRun *run, const char *text, Value *value)
 {
@@ -224,9 +264,13 @@ static void parse_input(OpRun *run, int k, const char *word)
     if (kind == '-')
         return;
     run->in_list[k] = value;
-    const char *list = parse_shape(run, word + 1, value);
+    const char *list = NULL;
+    if (kind == 'q')
+        parse_items(run, word + 1, value);
+    else
+        list = parse_shape(run, word + 1, value);
     size_t room = (size_t)value->count;
-    bool is_real = strchr("rpdwhcf", kind) != NULL;
+    bool is_real = strchr("rpdwhcfq", kind) != NULL;
     value->dtype = is_real ? DTYPE_FLOAT : kind == 'b' ? DTYPE_BOOL : DTYPE_INT64;
     if (is_real)
         value->r = block(&run->lasting, room, sizeof *value->r);
@@ -352,7 +396,7 @@ static double weighted_loss(const OpRun *run, real *const *d_out)
 
 static bool is_differentiated(const OpRun *run, int k)
 {
-    return strchr("rpdwhf", run->kind[k]) != NULL;
+    return strchr("rpdwhfq", run->kind[k]) != NULL;
 }
 
 /* Backward, or with `first` the second-order rule, into fresh gradients that start at PREFILL, with

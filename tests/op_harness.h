@@ -1,6 +1,6 @@
 /* Runs one op by itself, without a model or an executor: for tests of kernels.
  *
- * The harness implements op_output, op_alias, op_scratch and op_error in place of autodiff/exec.c
+ * The harness implements op_output, op_alias, op_scratch and op_error in place of autodiff/kernel.c
  * (a test that links it must not use the executor). Outputs and scratch start as NaN and nonsense,
  * so that what a kernel forgets to write is seen.
  *
@@ -18,6 +18,8 @@
  *   c[2]{0,1.5}  reals given, not differentiated;   c{0,1.5} has rank 1
  *   i[2]{1,-1}   int64 given;  i{1,-1} has rank 1;  b[2]{0,1} bool;  b[2,3] random bools
  *   f[2]{1,2}    reals given and differentiated
+ *   q[2,3]+[1]   a sequence of tensors of reals, as r; its elements one behind the other, as outputs
+ *                that are sequences show theirs
  *   -            an omitted input
  * "$A" to "$Z" in node or inputs are sizes drawn at random from 1 to 4, the same letter the same
  * size. In f64 builds gradients are held against central differences to 1e-6 relative. Example:

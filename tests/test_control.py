@@ -140,7 +140,38 @@ def if_result():
     return nodes, ["y"], [], {"x": (3, 8)}
 
 
+def sequences():
+    """Pieces of a product, one of them taken out, a weight put in, and all joined again."""
+    nodes = [node("MatMul", ["x", "b"], ["h"]), constant("two", np.array(2)),
+             node("SplitToSequence", ["h", "two"], ["s"], axis=1), constant("one", np.array(1)),
+             node("SequenceAt", ["s", "one"], ["p"]), node("Tanh", ["p"], ["q"]),
+             node("SequenceErase", ["s", "one"], ["r"]),
+             node("SequenceInsert", ["r", "w"], ["t"]), node("SequenceInsert", ["t", "q", "one"], ["u"]),
+             node("ConcatFromSequence", ["u"], ["y"], axis=1),
+             node("SequenceConstruct", ["q", "p", "q"], ["v"]),
+             node("ConcatFromSequence", ["v"], ["z"], axis=0, new_axis=1),
+             node("SequenceLength", ["u"], ["n"]), node("Cast", ["n"], ["m"], to=TensorProto.FLOAT)]
+    return nodes, ["y", "z", "m"], [weight("b", 8, 8), weight("w", 3, 16)], {"x": (3, 8)}
+
+
+def loop_sequence():
+    """A list that grows in a loop, as scripted models write it."""
+    trips = [node("MatMul", ["h", "w"], ["hw"]), node("Tanh", ["hw"], ["h2"]),
+             node("SequenceInsert", ["list", "h2"], ["list2"]), node("Identity", ["go"], ["go2"])]
+    inner = body("b", trips, [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []),
+                              value("h"), helper.make_tensor_sequence_value_info(
+                                  "list", TensorProto.FLOAT, None)],
+                 [("go2", TensorProto.BOOL, []), "h2"], [weight("w", 8, 8)])
+    inner.output.append(helper.make_tensor_sequence_value_info("list2", TensorProto.FLOAT, None))
+    nodes = [constant("n", np.array(4)), node("MatMul", ["x", "b"], ["h0"]),
+             node("SequenceEmpty", [], ["none"]),
+             node("Loop", ["n", "", "h0", "none"], ["h4", "all"], body=inner),
+             node("ConcatFromSequence", ["all"], ["y"], axis=1)]
+    return nodes, ["y", "h4"], [weight("b", 8, 8)], {"x": (3, 8)}
+
+
 MODELS = {
+    "sequences": sequences, "Loop with a sequence": loop_sequence,
     "If of weights": if_result,
     "If": if_weights, "If of a constant": if_constant, "Loop": loop_carried,
     "nested Loop": loop_nested, "Scan": scan(),

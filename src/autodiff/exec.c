@@ -1,107 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "autodiff/internal.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int op_error(const OpCall *call, OnnxPressStatus code, const char *format, ...)
-{
-    char text[400];
-    const Onnx__NodeProto *proto = call->node->proto;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    const char *name = proto->name && *proto->name            ? proto->name
-                       : proto->n_output && *proto->output[0] ? proto->output[0]
-                                                              : "a node without a name";
-    return error_set(call->err, code, "%.120s (%.60s): %s", name,
-                     proto->op_type ? proto->op_type : "", text);
-}
-
-static int out_of_storage(const OpCall *call, size_t bytes)
-{
-    const Exec *exec = call->executor;
-    if (pool_limit(exec->pool))
-        return op_error(
-            call, ONNXPRESS_MEMORY,
-            "%zu bytes more than the memory bound of %zu; use smaller batches or raise it", bytes,
-            pool_limit(exec->pool));
-    return op_error(call, ONNXPRESS_MEMORY, "out of memory for %zu bytes", bytes);
-}
-
-int op_output(const OpCall *call, int k, int dtype, const Shape *shape)
-{
-    Exec *exec = call->executor;
-    Value *value = call->out[k];
-    bool is_real = dtype_is_real(dtype);
-    int64_t count;
-    size_t bytes;
-    if (!is_real && !dtype_is_integer(dtype))
-        return op_error(call, ONNXPRESS_UNSUPPORTED, "output %d is of %s, which is not handled", k,
-                        dtype_name(dtype));
-    if (!shape_count(shape, &count) ||
-        !size_mul((size_t)count, is_real ? sizeof(real) : sizeof(int64_t), &bytes))
-        return op_error(call, ONNXPRESS_FORMAT, "the shape of output %d is not possible", k);
-    Buffer *buffer = pool_take(exec->pool, bytes);
-    if (!buffer)
-        return out_of_storage(call, bytes);
-    *value = (Value){.dtype = dtype, .shape = *shape, .count = count, .buffer = buffer};
-    if (is_real)
-        value->r = buffer_data(buffer);
-    else
-        value->i = buffer_data(buffer);
-    return ONNXPRESS_OK;
-}
-
-int op_alias(const OpCall *call, int k, const Value *source, const Shape *shape)
-{
-    int64_t count;
-    if (!shape_count(shape, &count) || count != source->count)
-        return op_error(call, ONNXPRESS_FORMAT, "%lld elements do not fit the shape of output %d",
-                        (long long)source->count, k);
-    Value *value = call->out[k];
-    *value = *source;
-    value->shape = *shape;
-    if (value->buffer)
-        buffer_retain(value->buffer);
-    return ONNXPRESS_OK;
-}
-
-void *op_scratch(const OpCall *call, size_t count, size_t size)
-{
-    Exec *exec = call->executor;
-    size_t bytes;
-    if (!size_mul(count, size, &bytes)) {
-        op_error(call, ONNXPRESS_MEMORY, "scratch space beyond the address space");
-        return NULL;
-    }
-    if (exec->n_scratch == exec->room_scratch) {
-        int room = exec->room_scratch ? 2 * exec->room_scratch : 8;
-        Buffer **list = realloc(exec->scratch, (size_t)room * sizeof(Buffer *));
-        if (!list) {
-            op_error(call, ONNXPRESS_MEMORY, "out of memory");
-            return NULL;
-        }
-        exec->scratch = list;
-        exec->room_scratch = room;
-    }
-    Buffer *buffer = pool_take(exec->pool, bytes);
-    if (!buffer) {
-        out_of_storage(call, bytes);
-        return NULL;
-    }
-    exec->scratch[exec->n_scratch++] = buffer;
-    return buffer_data(buffer);
-}
-
-void exec_release_scratch(Exec *exec)
-{
-    while (exec->n_scratch)
-        pool_release(exec->pool, exec->scratch[--exec->n_scratch]);
-}
 
 int exec_create(const Program *program, size_t memory, Exec **result, Error *err)
 {
@@ -145,6 +46,7 @@ void exec_drop_value(Exec *exec, int v)
     value->buffer = NULL;
     value->r = NULL;
     value->i = NULL; /* the shape stays for backward */
+    value->items = NULL;
 }
 
 void exec_drop_gradient(Exec *exec, int v)

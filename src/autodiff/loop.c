@@ -361,7 +361,7 @@ static int end_round(const Loop *l, Rounds *rounds, int keep, int64_t *go)
     }
     for (int k = 0; k < loop->n_carried + loop->n_stacked; k++) {
         const Value *value = &exec->values[result[loop->first_result + k]];
-        if (!value->r && !value->i)
+        if ((!value->r && !value->i) || (value->items && k >= loop->n_carried))
             status = refuse(l, ONNXPRESS_UNSUPPORTED, "a result of its body is not handled");
         keep_value(k < loop->n_carried
                        ? &rounds->carried[k]

@@ -238,6 +238,8 @@ static int fold(Program *program, Error *err)
         if (fixed) {
             Error own = {0};
             fixed = exec_fold(exec, step, out, &own) == ONNXPRESS_OK;
+            for (int k = 0; fixed && k < step->op.n_out; k++)
+                fixed = !out[k] || !out[k]->items; /* sequences stay with the runs */
             if (fixed)
                 status = keep_folded(program, step, out, err);
             exec_fold_release(exec, step);

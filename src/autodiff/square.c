@@ -116,6 +116,8 @@ static bool mixes_samples(const Exec *exec, const Step *step)
     if (op_is(step, "ReverseSequence"))
         return data != 0 || rank < 2 ||
                shape_axis(attribute_int(&step->op, "time_axis", 0), rank) <= 0;
+    if (strstr(step->op.proto->op_type, "Sequence"))
+        return true; /* what lies along axis 0 of its items is not seen here */
     if (op_is(step, "Resize") || op_is(step, "Upsample"))
         return data != 0 || resize_mixes(exec, step);
     if (strncmp(step->op.proto->op_type, "Gather", 6) == 0 && data != 0)

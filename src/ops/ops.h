@@ -24,6 +24,10 @@ typedef struct {
     real *r;     /* real types, else NULL; 64-byte aligned */
     int64_t *i;  /* integers and bool (0 or 1), else NULL */
     Buffer *buffer;
+    /* A sequence's tensors, whose elements lie one behind the other in r or i, while `shape` is that
+     * of the whole list of numbers. In the buffer too; NULL: the value is a tensor. */
+    const Shape *items;
+    int64_t n_items;
 } Value;
 
 struct OpRow;
@@ -95,8 +99,9 @@ const OpRow *op_find(const char *domain, const char *type, int64_t opset);
 /* All rows, for listings and tests. */
 const OpRow *op_row(size_t index, size_t *count);
 
-/* What kernels call (implemented by the executor in autodiff/exec.c, and by tests/op_harness.c). */
+/* What kernels call (implemented by the executor in autodiff/kernel.c, and by tests/op_harness.c). */
 int op_output(const OpCall *call, int k, int dtype, const Shape *shape); /* contents undefined */
+int op_sequence(const OpCall *call, int k, int dtype, const Shape *items, int64_t n); /* as above */
 int op_alias(const OpCall *call, int k, const Value *source, const Shape *shape); /* shares */
 void *op_scratch(const OpCall *call, size_t count, size_t size); /* until the call returns; NULL:
                                                                     out of memory, error is set */
@@ -129,7 +134,7 @@ extern const OpFamily op_family_conv, op_family_gemm, op_family_pool, op_family_
     op_family_lp_pool, op_family_unpool, op_family_grid_sample, op_family_affine_grid,
     op_family_roi_align,
     op_family_quantize, op_family_quantized, op_family_qlinear, op_family_matmul_nbits,
-    op_family_group_query,
+    op_family_group_query, op_family_sequence,
     op_family_bitwise, op_family_random, op_family_signal, op_family_detect;
 
 #endif

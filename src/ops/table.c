@@ -16,7 +16,7 @@ static const OpFamily *const families[] = {
     &op_family_rotary,      &op_family_lp_pool, &op_family_unpool, &op_family_grid_sample,
     &op_family_affine_grid, &op_family_roi_align,
     &op_family_quantize,    &op_family_quantized, &op_family_qlinear, &op_family_matmul_nbits,
-    &op_family_group_query,
+    &op_family_group_query, &op_family_sequence,
     &op_family_bitwise, &op_family_random, &op_family_signal,
     &op_family_detect,
 };
