@@ -9,6 +9,10 @@
 #include "model/sha256.h"
 #include "tensor/wire.h"
 
+#define RAW_DATA 9                     /* field number in TensorProto */
+#define LARGE_BYTES ((size_t)64 << 10) /* raw_data of this size stay in the file */
+#define HASH_BYTES ((size_t)4 << 20)   /* a multiple of a page and of 64 */
+
 /* Everything unpacked lies in the arena, so that parts of the message can be replaced, shared and
  * dropped freely, and all of it goes with the arena. */
 static void *unpack_alloc(void *arena, size_t bytes)
@@ -60,24 +64,99 @@ static int64_t default_opset(const Onnx__ModelProto *proto)
     return 1; /* what a model means that names none */
 }
 
-static int parse(Model *model, const FileMap *map, Error *err)
+typedef struct {
+    Model *model;
+    const WirePayload *payload;
+    size_t n;
+    Error *err;
+} Placing;
+
+/* The index that stands for a tensor's raw_data becomes the data: small ones are copied, so that they
+ * are aligned, large ones stay in the file. */
+static int place_raw_data(void *context, Onnx__TensorProto *tensor)
 {
+    Placing *placing = context;
+    uint64_t index;
+    if (!tensor->has_raw_data)
+        return ONNXPRESS_OK;
+    if (tensor->raw_data.len == sizeof index)
+        memcpy(&index, tensor->raw_data.data, sizeof index);
+    if (tensor->raw_data.len != sizeof index || index >= placing->n)
+        return error_set(placing->err, ONNXPRESS_INTERNAL, "%s: a tensor's data are lost",
+                         placing->model->path);
+    const WirePayload *payload = &placing->payload[index];
+    tensor->raw_data =
+        (ProtobufCBinaryData){payload->bytes, (uint8_t *)(uintptr_t)payload->data};
+    if (payload->bytes >= LARGE_BYTES)
+        return ONNXPRESS_OK;
+    tensor->raw_data.data = NULL;
+    if (payload->bytes == 0)
+        return ONNXPRESS_OK;
+    tensor->raw_data.data = arena_array(placing->model->arena, payload->bytes, 1);
+    if (!tensor->raw_data.data)
+        return error_memory(placing->err, "a tensor");
+    memcpy(tensor->raw_data.data, payload->data, payload->bytes);
+    return ONNXPRESS_OK;
+}
+
+/* Unpacks the message without the tensors' raw_data, which would be copied, and puts them in then. */
+static int unpack(Model *model, Error *err)
+{
+    const ProtobufCMessageDescriptor *whole = &onnx__model_proto__descriptor,
+                                     *owner = &onnx__tensor_proto__descriptor;
+    const FileMap *map = &model->private_data->map;
+    size_t size, n;
+    wire_outline(whole, map->data, map->size, owner, RAW_DATA, NULL, &size, NULL, &n);
+    unsigned char *outline = malloc(size + 1);
+    WirePayload *payload = calloc(n + 1, sizeof *payload);
+    int status = outline && payload ? ONNXPRESS_OK : ONNXPRESS_MEMORY;
+    if (!status) {
+        wire_outline(whole, map->data, map->size, owner, RAW_DATA, outline, &size, payload, &n);
+        ProtobufCAllocator allocator = {unpack_alloc, unpack_free, model->arena};
+        model->proto = onnx__model_proto__unpack(&allocator, size, outline);
+    }
+    free(outline);
+    /* The wire check has passed what the unpacker could object to; memory is left. */
+    if (!model->proto)
+        status = error_set(err, ONNXPRESS_MEMORY, "%s: out of memory while reading the model",
+                           model->path);
+    else if (!model->proto->graph)
+        status = error_set(err, ONNXPRESS_FORMAT, "%s: holds no graph: not an ONNX model",
+                           model->path);
+    if (!status) {
+        Placing placing = {model, payload, n, err};
+        Visitor visitor = {.tensor = place_raw_data, .context = &placing};
+        status = model_visit(model->proto, &visitor);
+    }
+    free(payload);
+    return status;
+}
+
+static int parse(Model *model, Error *err)
+{
+    const FileMap *map = &model->private_data->map;
     int status = refuse_other_formats(model->path, map, err);
     if (!status)
         status = wire_check(&onnx__model_proto__descriptor, map->data, map->size, model->path, err);
+    if (!status)
+        status = unpack(model, err);
     if (status)
         return status;
-    ProtobufCAllocator allocator = {unpack_alloc, unpack_free, model->arena};
-    model->proto = onnx__model_proto__unpack(&allocator, map->size, map->data);
-    /* The wire check has passed what the unpacker could object to; memory is left. */
-    if (!model->proto)
-        return error_set(err, ONNXPRESS_MEMORY, "%s: out of memory while reading the model",
-                         model->path);
-    if (!model->proto->graph)
-        return error_set(err, ONNXPRESS_FORMAT, "%s: holds no graph: not an ONNX model",
-                         model->path);
     model->opset = default_opset(model->proto);
     return external_open(model, err);
+}
+
+/* A part at a time, each given back: the file may be large. */
+static void hash_file(const FileMap *map, char hex[65])
+{
+    Sha256 sha;
+    size_t at = 0;
+    sha256_begin(&sha);
+    for (; map->size - at > HASH_BYTES; at += HASH_BYTES) {
+        sha256_add(&sha, map->data + at, HASH_BYTES);
+        file_forget(map, map->data + at, HASH_BYTES);
+    }
+    sha256_end(&sha, map->data + at, map->size - at, hex);
 }
 
 int model_load(const char *path, Model **result, Error *err)
@@ -96,19 +175,20 @@ int model_load(const char *path, Model **result, Error *err)
     }
     if (!model || !model->path || !model->private_data) {
         arena_destroy(arena);
+        file_unmap(&map);
         status = error_memory(err, "the model");
     } else {
         model->file_bytes = map.size;
-        sha256_hex(map.data, map.size, model->sha256);
+        hash_file(&map, model->sha256);
         status = file_expand(path, &map, err);
+        model->private_data->map = map;
         if (!status)
-            status = parse(model, &map, err);
+            status = parse(model, err);
         if (status)
             model_free(model);
         else
             *result = model;
     }
-    file_unmap(&map);
     return status;
 }
 
@@ -117,6 +197,7 @@ void model_free(Model *model)
     if (!model)
         return;
     external_close(model);
+    file_unmap(&model->private_data->map);
     arena_destroy(model->arena); /* which holds the model itself */
 }
 
@@ -137,6 +218,7 @@ size_t model_packed_size(const Model *model)
 
 typedef struct {
     ProtobufCBuffer base;
+    const Model *model;
     FileWriter *writer;
     int status;
     Error *err;
@@ -146,7 +228,16 @@ static void save_append(ProtobufCBuffer *base, size_t bytes, const uint8_t *data
 {
     SaveBuffer *buffer = (SaveBuffer *)base;
     if (!buffer->status)
-        buffer->status = file_write(buffer->writer, data, bytes, buffer->err);
+        buffer->status = model_write_data(buffer->model, buffer->writer, data, bytes, buffer->err);
+}
+
+int model_pack(const Model *model, FileWriter *writer, Error *err)
+{
+    SaveBuffer buffer = {
+        .base = {.append = save_append}, .model = model, .writer = writer, .err = err};
+    Onnx__ModelProto message = stored_message(model);
+    onnx__model_proto__pack_to_buffer(&message, &buffer.base);
+    return buffer.status;
 }
 
 int model_write(const Model *model, const char *path, FileWriter **writer, Error *err)
@@ -163,12 +254,8 @@ int model_write(const Model *model, const char *path, FileWriter **writer, Error
     if (status)
         return status;
     status = external_copy(model, path, file, err);
-    if (!status) {
-        SaveBuffer buffer = {.base = {.append = save_append}, .writer = file, .err = err};
-        Onnx__ModelProto message = stored_message(model);
-        onnx__model_proto__pack_to_buffer(&message, &buffer.base);
-        status = buffer.status;
-    }
+    if (!status)
+        status = model_pack(model, file, err);
     if (status)
         file_abort(file);
     else

@@ -1,7 +1,9 @@
 /* Model: an ONNX file in memory, parsed, with its external data mapped.
  *
- * A file of zstd's is expanded first. model_load owns the parsed message, an arena for whatever is added to it, and the mappings of
- * external-data files; model_free frees all of that. What we do not rewrite is saved as it was,
+ * A file of zstd's is expanded first. model_load owns the parsed message, an arena for whatever is
+ * added to it, and the mappings of the file, where large raw_data stay, and of external-data files;
+ * model_free frees all of that. Nothing of a large tensor is in memory until it is read, and
+ * model_forget lets go of it again. What we do not rewrite is saved as it was,
  * unknown fields included. Loading checks the wire format first (depth, lengths, strings) so that
  * a hostile file can exhaust neither stack nor memory: what is allocated follows from its size.
  * External data must lie in the model's folder (no absolute path, no "..", no link out of it); when
@@ -40,6 +42,19 @@ void model_free(Model *model); /* NULL is allowed */
  * unknown to this version has whatever bytes there are. Data are aligned to the type's width. */
 int model_tensor(Model *model, const Onnx__TensorProto *proto, const char *where, Tensor *tensor,
                  Error *err);
+/* The same, but raw_data and external data are as they lie in the file, aligned or not, and never
+ * copied: for what tensor_to_float and its like read. */
+int model_tensor_unaligned(Model *model, const Onnx__TensorProto *proto, const char *where,
+                           Tensor *tensor, Error *err);
+/* The tensor's numbers as tensor_to_float makes them, read a piece at a time, each of which is let go of:
+ * what a file holds never lies in memory whole. */
+int model_read_floats(Model *model, const Onnx__TensorProto *proto, const char *where, float *out,
+                      Error *err);
+/* file_write, a piece at a time, letting go of each that lies in a file of the model's. */
+int model_write_data(const Model *model, FileWriter *writer, const void *data, size_t bytes,
+                     Error *err);
+/* Lets go of the memory behind a tensor that lies in a file: it is read again when it is touched. */
+void model_forget(const Model *model, const Tensor *tensor);
 
 /* Serialises to `path`: temporary file, fsync, rename. External tensors keep their references; when
  * `path` is in another folder than the source, the files they refer to are copied beside it (never
@@ -47,6 +62,7 @@ int model_tensor(Model *model, const Onnx__TensorProto *proto, const char *where
  * a sidecar): it hands back the open writer. */
 int model_save(const Model *model, const char *path, Error *err);
 int model_write(const Model *model, const char *path, FileWriter **writer, Error *err);
+int model_pack(const Model *model, FileWriter *writer, Error *err); /* the message alone */
 size_t model_packed_size(const Model *model);
 
 /* metadata_props: NULL when the key is absent; set replaces or adds; a NULL value removes. */

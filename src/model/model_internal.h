@@ -27,6 +27,7 @@ typedef struct {
 } Growth;
 
 struct ModelPrivate {
+    FileMap map; /* the file, which large raw_data point into */
     ExternalFile *externals;
     Converted *converted;
     NameTable *names; /* of everything in the model; NULL until a fresh name is asked for */

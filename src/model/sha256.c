@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/sha256.h"
 
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -61,26 +60,42 @@ static void hash_block(uint32_t state[8], const unsigned char *block)
         state[i] += result[i];
 }
 
-void sha256_hex(const void *data, size_t bytes, char hex[65])
+void sha256_begin(Sha256 *sha)
 {
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    *sha = (Sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                              0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+}
+
+void sha256_add(Sha256 *sha, const void *data, size_t bytes)
+{
     const unsigned char *p = data;
-    size_t left = bytes;
-    for (; left >= BLOCK_BYTES; left -= BLOCK_BYTES, p += BLOCK_BYTES)
-        hash_block(state, p);
+    for (size_t at = 0; at < bytes; at += BLOCK_BYTES)
+        hash_block(sha->state, p + at);
+    sha->bytes += bytes;
+}
+
+void sha256_end(Sha256 *sha, const void *data, size_t bytes, char hex[65])
+{
+    size_t left = bytes % BLOCK_BYTES;
+    sha256_add(sha, data, bytes - left);
 
     /* The rest, a one bit, zeros, and the length in bits: one block or two. */
     unsigned char tail[2 * BLOCK_BYTES] = {0};
     if (left > 0)
-        memcpy(tail, p, left);
+        memcpy(tail, (const unsigned char *)data + (bytes - left), left);
     tail[left] = 0x80;
     size_t tail_bytes = left + 9 <= BLOCK_BYTES ? BLOCK_BYTES : 2 * BLOCK_BYTES;
-    uint64_t bits = (uint64_t)bytes * 8;
+    uint64_t bits = (sha->bytes + left) * 8;
     for (int i = 0; i < 8; i++)
         tail[tail_bytes - 1 - (size_t)i] = (unsigned char)(bits >> 8 * i);
-    for (size_t at = 0; at < tail_bytes; at += BLOCK_BYTES)
-        hash_block(state, tail + at);
+    sha256_add(sha, tail, tail_bytes);
     for (int i = 0; i < 8; i++)
-        snprintf(hex + 8 * i, 9, "%08x", state[i]);
+        snprintf(hex + 8 * i, 9, "%08x", sha->state[i]);
+}
+
+void sha256_hex(const void *data, size_t bytes, char hex[65])
+{
+    Sha256 sha;
+    sha256_begin(&sha);
+    sha256_end(&sha, data, bytes, hex);
 }

@@ -5,6 +5,8 @@
 
 #include "tensor/proto_view.h"
 
+#define PIECE ((int64_t)1 << 20) /* elements read, or bytes written, at a time */
+
 /* Mapped bytes that stand at an odd address, or a typed field in another width, exist once more in
  * the arena; remembered, so that asking for a tensor again costs nothing. */
 static bool remember(Model *model, const Onnx__TensorProto *proto, const void *data)
@@ -37,19 +39,74 @@ static int view_external(Model *model, const Onnx__TensorProto *proto, uint64_t 
         return error_set(err, ONNXPRESS_FORMAT,
                          "%s: tensor '%s': has %zu bytes of external data, its shape needs %llu",
                          model->path, tensor->name, tensor->bytes, (unsigned long long)expected);
-    size_t align = dtype_bytes(tensor->dtype);
-    if (align > 1 && (uintptr_t)data % align != 0) {
-        void *copy = arena_array(model->arena, tensor->bytes, 1);
-        if (!copy || !remember(model, proto, copy))
-            return error_memory(err, "external data");
-        data = memcpy(copy, data, tensor->bytes);
-    }
     tensor->data = data;
     return ONNXPRESS_OK;
 }
 
 int model_tensor(Model *model, const Onnx__TensorProto *proto, const char *where, Tensor *tensor,
                  Error *err)
+{
+    int status = model_tensor_unaligned(model, proto, where, tensor, err);
+    size_t align = status ? 0 : dtype_bytes(tensor->dtype);
+    if (align > 1 && (uintptr_t)tensor->data % align != 0) {
+        void *copy = arena_array(model->arena, tensor->bytes, 1);
+        if (!copy || !remember(model, proto, copy))
+            return error_memory(err, "a tensor");
+        tensor->data = memcpy(copy, tensor->data, tensor->bytes);
+    }
+    return status;
+}
+
+static bool lies_in(const FileMap *map, const Tensor *tensor)
+{
+    const unsigned char *data = tensor->data;
+    return map->data && data >= map->data && data < map->data + map->size;
+}
+
+void model_forget(const Model *model, const Tensor *tensor)
+{
+    const FileMap *map = &model->private_data->map;
+    const ExternalFile *file = model->private_data->externals;
+    while (map && tensor->data && !lies_in(map, tensor)) {
+        map = file ? &file->map : NULL;
+        file = file ? file->next : NULL;
+    }
+    if (map && tensor->data)
+        file_forget(map, tensor->data, tensor->bytes);
+}
+
+int model_write_data(const Model *model, FileWriter *writer, const void *data, size_t bytes,
+                     Error *err)
+{
+    int status = ONNXPRESS_OK;
+    for (size_t at = 0, n; at < bytes && !status; at += n) {
+        n = bytes - at < (size_t)PIECE ? bytes - at : (size_t)PIECE;
+        Tensor piece = {.data = (const unsigned char *)data + at, .bytes = n};
+        status = file_write(writer, piece.data, n, err);
+        model_forget(model, &piece);
+    }
+    return status;
+}
+
+int model_read_floats(Model *model, const Onnx__TensorProto *proto, const char *where, float *out,
+                      Error *err)
+{
+    Tensor tensor;
+    int status = model_tensor_unaligned(model, proto, where, &tensor, err);
+    size_t width = status ? 0 : dtype_bytes(tensor.dtype);
+    for (int64_t i = 0; !status && i < tensor.count; i += PIECE) {
+        Tensor piece = tensor;
+        piece.count = tensor.count - i < PIECE ? tensor.count - i : PIECE;
+        piece.data = (const unsigned char *)tensor.data + (size_t)i * width;
+        piece.bytes = (size_t)piece.count * width;
+        status = tensor_to_float(&piece, out + i, err);
+        model_forget(model, &piece);
+    }
+    return status;
+}
+
+int model_tensor_unaligned(Model *model, const Onnx__TensorProto *proto, const char *where,
+                           Tensor *tensor, Error *err)
 {
     const char *name = proto->name && *proto->name ? proto->name : where ? where : "(no name)";
     *tensor = (Tensor){.name = name};

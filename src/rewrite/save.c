@@ -29,7 +29,8 @@ static int take_in(Model *model, Onnx__TensorProto *tensor, Error *err)
     if (!tensor || !is_external(tensor))
         return ONNXPRESS_OK;
     Tensor view;
-    int status = model_tensor(model, tensor, tensor->name ? tensor->name : "a tensor", &view, err);
+    int status = model_tensor_unaligned(model, tensor, tensor->name ? tensor->name : "a tensor",
+                                        &view, err);
     if (status)
         return status;
     tensor->has_data_location = 0;
@@ -115,7 +116,8 @@ static int move_out(Sidecar *sidecar, Onnx__TensorProto *tensor, Error *err)
     size_t gap = (ALIGNMENT - sidecar->size % ALIGNMENT) % ALIGNMENT, length = tensor->raw_data.len;
     int status = file_write(sidecar->writer, zeros, gap, err);
     if (!status)
-        status = file_write(sidecar->writer, tensor->raw_data.data, length, err);
+        status = model_write_data(sidecar->model, sidecar->writer, tensor->raw_data.data, length,
+                                  err);
     if (status)
         return status;
     sidecar->size += gap;
@@ -141,20 +143,6 @@ static void move_back(Sidecar *sidecar)
         *sidecar->moved[i].tensor = sidecar->moved[i].kept;
 }
 
-typedef struct {
-    ProtobufCBuffer base;
-    FileWriter *writer;
-    int status;
-    Error *err;
-} PackBuffer;
-
-static void pack_append(ProtobufCBuffer *base, size_t bytes, const uint8_t *data)
-{
-    PackBuffer *buffer = (PackBuffer *)base;
-    if (!buffer->status)
-        buffer->status = file_write(buffer->writer, data, bytes, buffer->err);
-}
-
 /* Not model_write: that carries along files that external data came from, and here no tensor refers
  * to any of them any more, while one may have the sidecar's very name. */
 static int write_model(Model *model, const char *path, FileWriter *sidecar, Error *err)
@@ -171,11 +159,10 @@ static int write_model(Model *model, const char *path, FileWriter *sidecar, Erro
         return status;
     }
     file_attach(writer, sidecar);
-    PackBuffer buffer = {.base = {.append = pack_append}, .writer = writer, .err = err};
-    onnx__model_proto__pack_to_buffer(model->proto, &buffer.base);
-    if (buffer.status) {
+    status = model_pack(model, writer, err);
+    if (status) {
         file_abort(writer);
-        return buffer.status;
+        return status;
     }
     return file_commit(writer, err);
 }

@@ -5,9 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define ALIGNMENT 64
 #define CHUNK_BYTES ((size_t)64 << 10) /* small requests share chunks of this size */
+#define FORGET_BYTES ((size_t)256 << 10) /* below it a call of the system costs more than it brings */
 
 typedef struct Chunk {
     struct Chunk *next;
@@ -57,6 +60,15 @@ static Chunk *chunk_create(size_t size)
     chunk->payload = (unsigned char *)((start + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
     chunk->size = size;
     return chunk;
+}
+
+void pages_forget(const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)data + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)data + bytes) & ~(page - 1);
+    if (bytes >= FORGET_BYTES && to > from)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 void *arena_array(Arena *arena, size_t count, size_t size)

@@ -20,6 +20,10 @@ void *arena_array(Arena *arena, size_t count, size_t size);
 char *arena_strdup(Arena *arena, const char *text);
 char *arena_printf(Arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Gives the memory behind data that nobody will read again back to the system, as far as it fills
+ * whole pages: those of a mapped file are read again when they are touched, others are zeros then. */
+void pages_forget(const void *data, size_t bytes);
+
 /* Checked products for sizes that come from a file: false on overflow. */
 bool size_mul(size_t a, size_t b, size_t *product);
 bool int64_mul(int64_t a, int64_t b, int64_t *product);

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tensor/arena.h"
+
 #define BUFFER_BYTES ((size_t)256 << 10)
 #define MAX_WRITERS 32    /* open at once in a process */
 #define MAX_BASE_NAME 200 /* of the target's name that the temporary's name repeats */
@@ -71,6 +73,12 @@ void file_unmap(FileMap *map)
     else if (map->data)
         munmap((void *)(uintptr_t)map->data, map->size);
     *map = (FileMap){0};
+}
+
+void file_forget(const FileMap *map, const void *data, size_t bytes)
+{
+    if (!map->expanded)
+        pages_forget(data, bytes);
 }
 
 static int slot_claim(void)

@@ -19,6 +19,8 @@ typedef struct {
 
 int file_map(const char *path, FileMap *map, Error *err); /* refuses folders and devices */
 void file_unmap(FileMap *map);
+/* Lets the system take back the memory behind part of a mapped file; it is read again when touched. */
+void file_forget(const FileMap *map, const void *data, size_t bytes);
 /* Replaces the map of a zstd file by what it holds; others stay as they are. What a file may expand
  * to is bounded by a multiple of its size. */
 int file_expand(const char *path, FileMap *map, Error *err);

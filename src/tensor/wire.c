@@ -159,3 +159,94 @@ int wire_check(const ProtobufCMessageDescriptor *descriptor, const unsigned char
     Scan scan = {.start = data, .at = data, .path = path, .err = err};
     return check_message(&scan, descriptor, data + size, 1);
 }
+
+/* ---- outline ---- */
+
+#define LENGTH_BYTES 5 /* a length that is filled in later, in a varint that is longer than it needs */
+
+typedef struct {
+    Scan scan;
+    const ProtobufCMessageDescriptor *owner;
+    unsigned id;
+    unsigned char *out; /* NULL: count */
+    size_t size;
+    WirePayload *payload;
+    size_t n_payloads;
+} Outline;
+
+static void put(Outline *o, const void *data, size_t bytes)
+{
+    if (o->out)
+        memcpy(o->out + o->size, data, bytes);
+    o->size += bytes;
+}
+
+static void put_length(Outline *o, size_t at, uint64_t length)
+{
+    for (int i = 0; o->out && i < LENGTH_BYTES; i++)
+        o->out[at + (size_t)i] =
+            (unsigned char)((length >> 7 * i & 0x7f) | (i < LENGTH_BYTES - 1 ? 0x80 : 0));
+}
+
+static void put_index(Outline *o, const unsigned char *data, size_t bytes)
+{
+    uint64_t index = o->n_payloads++;
+    unsigned char length = sizeof index;
+    if (o->payload)
+        o->payload[index] = (WirePayload){data, bytes};
+    put(o, &length, 1);
+    put(o, &index, sizeof index);
+}
+
+/* The message has been checked: nothing in it is malformed, nor nested too deeply. */
+static void outline_message(Outline *o, const ProtobufCMessageDescriptor *descriptor,
+                            const unsigned char *end)
+{
+    Scan *scan = &o->scan;
+    while (scan->at < end) {
+        const unsigned char *start = scan->at;
+        uint64_t tag = 0, value = 0;
+        read_varint(scan, end, 5, &tag);
+        const unsigned char *tag_end = scan->at;
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(tag >> 3));
+        int wire_type = (int)(tag & 7);
+        if (wire_type == WIRE_VARINT) {
+            read_varint(scan, end, 10, &value);
+        } else if (wire_type != WIRE_LENGTH) {
+            scan->at += wire_type == WIRE_64BIT ? 8 : 4;
+        } else {
+            read_varint(scan, end, 5, &value);
+            const unsigned char *payload = scan->at;
+            if (field && field->type == PROTOBUF_C_TYPE_MESSAGE) {
+                put(o, start, (size_t)(tag_end - start));
+                size_t length_at = o->size;
+                o->size += LENGTH_BYTES;
+                outline_message(o, field->descriptor, payload + value);
+                put_length(o, length_at, o->size - length_at - LENGTH_BYTES);
+                continue;
+            }
+            scan->at = payload + value;
+            if (field && descriptor == o->owner && field->id == o->id) {
+                put(o, start, (size_t)(tag_end - start));
+                put_index(o, payload, (size_t)value);
+                continue;
+            }
+        }
+        put(o, start, (size_t)(scan->at - start));
+    }
+}
+
+void wire_outline(const ProtobufCMessageDescriptor *descriptor, const unsigned char *data,
+                  size_t size, const ProtobufCMessageDescriptor *owner, unsigned id,
+                  unsigned char *out, size_t *out_size, WirePayload *payload, size_t *n_payloads)
+{
+    Outline outline = {.scan = {.start = data, .at = data},
+                       .owner = owner,
+                       .id = id,
+                       .out = out,
+                       .payload = payload};
+    outline_message(&outline, descriptor, data + size);
+    *out_size = outline.size;
+    *n_payloads = outline.n_payloads;
+}

@@ -10,11 +10,26 @@
 #ifndef ONNXPRESS_TENSOR_WIRE_H
 #define ONNXPRESS_TENSOR_WIRE_H
 
+#include <stddef.h>
+
 #include <protobuf-c/protobuf-c.h>
 
 #include "tensor/error.h"
 
 int wire_check(const ProtobufCMessageDescriptor *descriptor, const unsigned char *data, size_t size,
                const char *path, Error *err);
+
+/* A bytes field's payload, where it lies in the checked message. */
+typedef struct {
+    const unsigned char *data;
+    size_t bytes;
+} WirePayload;
+
+/* The checked message once more, with the payloads of the bytes field number `id` of all messages
+ * of type `owner` left behind: in place of each stands its index in `payload` (8 bytes, the machine's
+ * order), so that unpacking copies none of them. With NULL for out and payload it only counts. */
+void wire_outline(const ProtobufCMessageDescriptor *descriptor, const unsigned char *data,
+                  size_t size, const ProtobufCMessageDescriptor *owner, unsigned id,
+                  unsigned char *out, size_t *out_size, WirePayload *payload, size_t *n_payloads);
 
 #endif
