@@ -58,6 +58,10 @@ const Graph *program_graph(const Program *program);
 const Model *program_model(const Program *program);
 int program_weights(const Program *program);
 const Weight *program_weight(const Program *program, int weight);
+/* The weight's numbers, of which the caller has a copy, are read from there from now on (the caller
+ * keeps it as long as the program runs); the memory they had in the program is given back. Not while
+ * an Exec runs. */
+void program_move_weight(Program *program, int weight, const real *data);
 int program_inputs(const Program *program); /* graph inputs without an initializer */
 const ProgramInput *program_input(const Program *program, int input);
 int program_outputs(const Program *program);
@@ -67,7 +71,8 @@ const char *program_unsupported(const Program *program);
 
 enum { EXEC_DISCARD = 0, EXEC_KEEP = 1 }; /* keep what a backward run needs */
 
-/* `memory` bounds the bytes of activations and gradients (0: no bound). */
+/* `memory` bounds the bytes of activations and their gradients (0: no bound), not those of weights'
+ * gradients. */
 int exec_create(const Program *program, size_t memory, Exec **exec, Error *err);
 void exec_free(Exec *exec); /* NULL is allowed */
 /* weights[k] replaces weight k's values in later runs (not copied; NULL: the original). A NULL
@@ -80,6 +85,10 @@ const Value *exec_output(const Exec *exec, int output); /* until the next forwar
  * one EXEC_KEEP forward: gradients are of this call alone, not summed over calls. */
 int exec_backward(Exec *exec, const real *const *d_outputs, Error *err);
 const real *exec_gradient(const Exec *exec, int weight); /* NULL: zero or not reached */
+/* Later backward runs hand each weight's gradient to `sink` once it is complete, and keep it no longer:
+ * exec_gradient has none then. NULL: they are kept, as at first. */
+void exec_set_sink(Exec *exec, void (*sink)(void *context, int weight, const real *gradient),
+                   void *context);
 /* Which weights later backward and square runs want (default all); wanted[k] per weight. */
 void exec_set_wanted(Exec *exec, const bool *wanted);
 /* How many samples later runs hold: 0 (the default) means as many as the inputs have along axis 0.

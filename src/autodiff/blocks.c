@@ -100,7 +100,7 @@ int blocks_run(const BlockRun *run, const BlockVisitor *visitor, Error *err)
 #pragma omp ordered
             if (!failed) {
                 if (!rc && visitor->merge)
-                    visitor->merge(visitor->context, worker.state, &block);
+                    rc = visitor->merge(visitor->context, worker.state, &block, &own);
                 if (!rc && run->progress &&
                     run->progress(run->progress_context, (double)++done / (double)blocks))
                     rc = error_set(&own, ONNXPRESS_INTERRUPTED, "interrupted");

@@ -41,7 +41,7 @@ typedef struct {
     void *context;
     int (*open)(void *context, void **state, Error *err);  /* once a thread */
     int (*visit)(void *context, void *state, const Block *block, Error *err);
-    void (*merge)(void *context, void *state, const Block *block); /* in block order */
+    int (*merge)(void *context, void *state, const Block *block, Error *err); /* in block order */
     void (*close)(void *context, void *state);             /* once a thread */
 } BlockVisitor;
 

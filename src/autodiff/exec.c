@@ -97,6 +97,13 @@ void exec_set_weights(Exec *exec, const real *const *weights)
         exec->override[w] = weights && !exec->program->weights[w].steers ? weights[w] : NULL;
 }
 
+void exec_set_sink(Exec *exec, void (*sink)(void *context, int weight, const real *gradient),
+                   void *context)
+{
+    exec->sink = sink;
+    exec->sink_context = context;
+}
+
 void exec_set_samples(Exec *exec, int64_t samples)
 {
     exec->samples = samples;
@@ -308,7 +315,8 @@ int exec_open_gradient(Exec *exec, Buffer **slot, int v, real **where, Error *er
     const Value *value = &exec->values[v];
     size_t bytes = (size_t)value->count * sizeof(real);
     if (!*slot) {
-        Buffer *buffer = pool_take(exec->pool, bytes);
+        bool weight = exec->program->values[v].origin == FROM_WEIGHT;
+        Buffer *buffer = pool_take(exec->pool, bytes, !weight);
         if (!buffer)
             return error_set(err, ONNXPRESS_MEMORY,
                              "no room for the gradient of %s (%zu bytes); use smaller batches or "
@@ -364,6 +372,16 @@ static int sweep_step(Exec *exec, const Step *step, real *const *acc, Error *err
     return status;
 }
 
+/* Hands out the gradient of weight value v, if there is one. */
+static void pour(Exec *exec, int v)
+{
+    const ProgramValue *known = &exec->program->values[v];
+    if (!exec->sink || known->origin != FROM_WEIGHT || !exec->gradient[v])
+        return;
+    exec->sink(exec->sink_context, known->index, buffer_data(exec->gradient[v]));
+    exec_drop_gradient(exec, v);
+}
+
 int exec_sweep_steps(Exec *exec, int first, int end, int loop, real *const *acc, Error *err)
 {
     int status = ONNXPRESS_OK;
@@ -379,6 +397,9 @@ int exec_sweep_steps(Exec *exec, int first, int end, int loop, real *const *acc,
         for (int k = 0; k < step->op.n_out; k++)
             if (step->out[k] >= 0)
                 exec_drop_gradient(exec, step->out[k]);
+        for (int k = 0; k < step->op.n_in && loop < 0 && !status; k++)
+            if (step->in[k] >= 0 && exec->program->values[step->in[k]].first_reader == s)
+                pour(exec, step->in[k]);
     }
     return status;
 }
@@ -400,7 +421,11 @@ int exec_sweep(Exec *exec, const real *const *d_outputs, real *const *acc, Error
         for (int64_t i = 0; !status && i < exec->values[v].count; i++)
             gradient[i] += d_outputs[o][i];
     }
-    return status ? status : exec_sweep_steps(exec, 0, program->n_steps, -1, acc, err);
+    if (!status)
+        status = exec_sweep_steps(exec, 0, program->n_steps, -1, acc, err);
+    for (int w = 0; w < program->n_weights && !status; w++) /* first read in a loop or idle branch */
+        pour(exec, program->weights[w].value);
+    return status;
 }
 
 int exec_backward(Exec *exec, const real *const *d_outputs, Error *err)

@@ -28,7 +28,9 @@ typedef struct {
     ValueOrigin origin;
     int index;      /* of the program input or the weight; the step that makes it */
     Value constant; /* origins FROM_WEIGHT (original values) and FROM_CONSTANT */
+    bool in_model;  /* `constant` is a view of the model's data, not the program's own */
     int n_readers;  /* inputs of steps that name it */
+    int first_reader; /* the step of the first of them */
     int n_pending;  /* those within the same round of a loop, after which it can go */
     int loop;       /* the innermost loop's body that it is made in, -1: none */
     bool is_output; /* of the program, or the result of a round */
@@ -125,8 +127,9 @@ void exec_fold_release(Exec *exec, const Step *step);
 typedef struct Pool Pool;
 Pool *pool_create(size_t limit); /* 0: none */
 void pool_free(Pool *pool);      /* all buffers must have been released */
-/* A buffer of at least `bytes`, with one reference; NULL: no memory or over the limit. */
-Buffer *pool_take(Pool *pool, size_t bytes);
+/* A buffer of at least `bytes`, with one reference; NULL: no memory or over the limit, which is for
+ * those that are `counted`. */
+Buffer *pool_take(Pool *pool, size_t bytes, bool counted);
 void *buffer_data(Buffer *buffer); /* 64-byte aligned */
 void buffer_retain(Buffer *buffer);
 void pool_release(Pool *pool, Buffer *buffer); /* NULL is allowed */
@@ -157,6 +160,8 @@ struct Exec {
     bool *done;            /* [n_steps] ran, and in no branch that was passed over */
     LoopFrames *loops;     /* [graph->n_bodies] */
     int64_t rounds;        /* of all loops in this run */
+    void (*sink)(void *context, int weight, const real *gradient); /* or NULL */
+    void *sink_context;
     bool ran;              /* the last forward succeeded */
 };
 

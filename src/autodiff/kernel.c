@@ -50,7 +50,7 @@ static int make_output(const OpCall *call, int k, int dtype, const Shape *shape,
         !size_mul((size_t)count, is_real ? sizeof(real) : sizeof(int64_t), &bytes))
         return op_error(call, ONNXPRESS_FORMAT, "the shape of output %d is not possible", k);
     size_t start = extra ? (bytes + sizeof(int64_t) - 1) / sizeof(int64_t) * sizeof(int64_t) : bytes;
-    Buffer *buffer = start > SIZE_MAX - extra ? NULL : pool_take(exec->pool, start + extra);
+    Buffer *buffer = start > SIZE_MAX - extra ? NULL : pool_take(exec->pool, start + extra, true);
     if (!buffer)
         return out_of_storage(call, bytes);
     *value = (Value){.dtype = dtype, .shape = *shape, .count = count, .buffer = buffer};
@@ -124,7 +124,7 @@ void *op_scratch(const OpCall *call, size_t count, size_t size)
         exec->scratch = list;
         exec->room_scratch = room;
     }
-    Buffer *buffer = pool_take(exec->pool, bytes);
+    Buffer *buffer = pool_take(exec->pool, bytes, true);
     if (!buffer) {
         out_of_storage(call, bytes);
         return NULL;

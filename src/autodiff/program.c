@@ -8,6 +8,12 @@
  */
 #define FOLD_BYTES ((size_t)64 << 20)
 
+#ifdef ONNXPRESS_F64
+#define REAL_DTYPE DTYPE_DOUBLE
+#else
+#define REAL_DTYPE DTYPE_FLOAT
+#endif
+
 static const char *text_or(const char *text, const char *fallback)
 {
     return text && *text ? text : fallback;
@@ -39,15 +45,22 @@ static int64_t domain_opset(const Model *model, const char *domain)
     return 1;
 }
 
-/* The tensor as the executor holds it, in the program's arena; an unhandled type stays empty. */
-static int read_constant(Program *program, const GraphValue *value, Value *out, Error *err)
+/* The tensor as the executor holds it, where it is or in the program's arena; an unhandled type stays
+ * empty. */
+static int read_constant(Program *program, const GraphValue *value, ProgramValue *known, Error *err)
 {
+    Value *out = &known->constant;
     Tensor tensor;
-    int status = model_tensor(program->model, value->init, value->name, &tensor, err);
+    int status = model_tensor_unaligned(program->model, value->init, value->name, &tensor, err);
     if (status)
         return status;
     *out = (Value){.dtype = tensor.dtype, .shape = tensor.shape, .count = tensor.count};
     size_t count = (size_t)tensor.count;
+    if (tensor.dtype == REAL_DTYPE && (uintptr_t)tensor.data % sizeof(real) == 0 && count > 0) {
+        out->r = (real *)(uintptr_t)tensor.data; /* a constant is only read */
+        known->in_model = true;
+        return ONNXPRESS_OK;
+    }
     if (dtype_is_real(tensor.dtype)) {
         out->r = arena_array(program->arena, count, sizeof(real));
         if (!out->r)
@@ -55,7 +68,7 @@ static int read_constant(Program *program, const GraphValue *value, Value *out, 
 #ifdef ONNXPRESS_F64
         return tensor_to_double(&tensor, out->r, err);
 #else
-        return tensor_to_float(&tensor, out->r, err);
+        return model_read_floats(program->model, value->init, value->name, out->r, err);
 #endif
     }
     if (!dtype_is_integer(tensor.dtype))
@@ -82,7 +95,7 @@ static int read_values(Program *program, Error *err)
                 known->origin = FROM_LOOP;
             continue;
         }
-        int status = read_constant(program, value, &known->constant, err);
+        int status = read_constant(program, value, known, err);
         if (status)
             return status;
         if (known->constant.i || known->constant.r)
@@ -392,6 +405,20 @@ int program_weights(const Program *program)
 const Weight *program_weight(const Program *program, int weight)
 {
     return &program->weights[weight];
+}
+
+void program_move_weight(Program *program, int weight, const real *data)
+{
+    Weight *moved = &program->weights[weight];
+    ProgramValue *held = &program->values[moved->value];
+    size_t bytes = (size_t)moved->count * sizeof(real);
+    if (held->in_model)
+        model_forget(program->model, &(Tensor){.data = moved->data, .bytes = bytes});
+    else
+        pages_forget(moved->data, bytes);
+    held->in_model = false;
+    held->constant.r = (real *)(uintptr_t)data;
+    moved->data = data;
 }
 
 int program_inputs(const Program *program)

@@ -5,6 +5,7 @@
 
 #define ALIGNMENT 64
 #define CLASSES 256
+#define LARGE_BYTES ((size_t)16 << 20) /* of a weight's gradient: not kept for the next */
 
 /* Under AddressSanitizer every buffer has its exact size and is never reused, so that a kernel that
  * reads or writes past an end is seen. */
@@ -23,6 +24,7 @@ struct Buffer {
     Buffer *next; /* in a free list */
     size_t bytes; /* of the payload, which starts ALIGNMENT bytes after this struct's start */
     int class, references;
+    bool counted; /* in_use and the limit know of it */
 };
 
 struct Pool {
@@ -78,7 +80,7 @@ static bool room_for(const Pool *pool, size_t taken, size_t bytes)
     return !pool->limit || (taken <= pool->limit && bytes <= pool->limit - taken);
 }
 
-Buffer *pool_take(Pool *pool, size_t bytes)
+Buffer *pool_take(Pool *pool, size_t bytes, bool counted)
 {
     size_t rounded;
     if (bytes > SIZE_MAX / 4)
@@ -86,7 +88,7 @@ Buffer *pool_take(Pool *pool, size_t bytes)
     int class = size_class(bytes, &rounded);
     if (EXACT)
         rounded = bytes;
-    if (!room_for(pool, pool->in_use, rounded))
+    if (counted && !room_for(pool, pool->in_use, rounded))
         return NULL;
     Buffer *buffer = pool->idle[class];
     if (buffer) {
@@ -104,6 +106,9 @@ Buffer *pool_take(Pool *pool, size_t bytes)
     }
     buffer->next = NULL;
     buffer->references = 1;
+    buffer->counted = counted;
+    if (!counted)
+        return buffer;
     pool->in_use += rounded;
     if (pool->in_use > pool->peak)
         pool->peak = pool->in_use;
@@ -124,8 +129,9 @@ void pool_release(Pool *pool, Buffer *buffer)
 {
     if (!buffer || --buffer->references)
         return;
-    pool->in_use -= buffer->bytes;
-    if (EXACT) {
+    if (buffer->counted)
+        pool->in_use -= buffer->bytes;
+    if (EXACT || (!buffer->counted && buffer->bytes >= LARGE_BYTES)) {
         pool->held -= buffer->bytes;
         free(buffer);
         return;

@@ -112,7 +112,8 @@ static void trace_readers(Program *program)
             if (step->in[k] < 0)
                 continue;
             ProgramValue *read = &program->values[step->in[k]];
-            read->n_readers++;
+            if (read->n_readers++ == 0)
+                read->first_reader = s;
             read->n_pending += read->loop == step->loop;
         }
         for (int k = 0; k < step->op.n_out; k++)

@@ -93,18 +93,19 @@ static int level_visit(void *context, void *state, const Block *block, Error *er
     return status;
 }
 
-static void level_merge(void *context, void *state, const Block *block)
+static int level_merge(void *context, void *state, const Block *block, Error *err)
 {
     Level *level = context;
     const LevelState *own = state;
     const double *sum = own->sum;
-    (void)block;
+    (void)block, (void)err;
     for (int k = 0; k < level->n; k++) {
         Measured *m = &level->measured[k];
         m->count += own->count[k];
         for (int64_t i = 0; i < 2 * m->channels; i++)
             m->sum[i] += *sum++;
     }
+    return ONNXPRESS_OK;
 }
 
 static int level_progress(void *context, double share)

@@ -220,11 +220,11 @@ static int square_block(void *context, void *state, const Block *block, Error *e
     return rc;
 }
 
-static void merge_block(void *context, void *state, const Block *block)
+static int merge_block(void *context, void *state, const Block *block, Error *err)
 {
     const Job *job = context;
     const Worker *worker = state;
-    (void)block;
+    (void)block, (void)err;
     for (int w = 0; w < job->n_weights; w++) {
         if (!job->wanted[w])
             continue;
@@ -233,6 +233,7 @@ static void merge_block(void *context, void *state, const Block *block)
             job->total[w][i] += (double)worker->acc[w][i];
         memset(worker->acc[w], 0, count * sizeof **worker->acc);
     }
+    return ONNXPRESS_OK;
 }
 
 /* The job's samples, with its blocks. */

@@ -39,17 +39,18 @@ static int moments_visit(void *context, void *state, const Block *block, Error *
     return exec_moments(block->exec, state, err);
 }
 
-static void moments_merge(void *context, void *state, const Block *block)
+static int moments_merge(void *context, void *state, const Block *block, Error *err)
 {
     const Moments *m = context;
     real **acc = state;
-    (void)block;
+    (void)block, (void)err;
     for (int w = 0; w < m->n_weights; w++) {
         for (size_t i = 0; i < m->count[w]; i++)
             m->total[w][i] += (double)acc[w][i];
         if (m->count[w])
             memset(acc[w], 0, m->count[w] * sizeof **acc);
     }
+    return ONNXPRESS_OK;
 }
 
 /* Decides which weights get moments, within the bounds. */

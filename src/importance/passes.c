@@ -16,7 +16,7 @@ int estimate_open(Estimate *e, const bool *wanted, Error *err)
         e->wanted[w] =
             (wanted ? wanted[w] : weight->reaches && !weight->steers) && weight->count > 0 &&
             (!e->options->wanted || e->options->wanted[w]);
-        if (!e->wanted[w])
+        if (!e->wanted[w] || e->merge)
             continue;
         e->total[w] = calloc((size_t)weight->count, sizeof **e->total);
         if (!e->total[w])
@@ -33,6 +33,13 @@ void estimate_close(Estimate *e)
     free(e->wanted);
 }
 
+int estimate_too_large(const Estimate *e, int weight, Error *err)
+{
+    return error_set(err, ONNXPRESS_DATA,
+                     "%s: the gradients are too large for float32: check the scale of the data",
+                     program_weight(e->program, weight)->name);
+}
+
 int estimate_results(const Estimate *e, double divisor, Arena *arena, float **h, Error *err)
 {
     for (int w = 0; w < e->n_weights; w++) {
@@ -47,10 +54,7 @@ int estimate_results(const Estimate *e, double divisor, Arena *arena, float **h,
             double mean = e->total[w][i] / divisor;
             h[w][i] = (float)(mean < 0 ? 0 : mean);
             if (!isfinite(h[w][i]))
-                return error_set(err, ONNXPRESS_DATA,
-                                 "%s: the gradients are too large for float32: check the scale of "
-                                 "the data",
-                                 weight->name);
+                return estimate_too_large(e, w, err);
         }
     }
     return ONNXPRESS_OK;
@@ -93,7 +97,7 @@ static int pass_open(void *context, void **state, Error *err)
         return error_memory(err, "the importance");
     for (int w = 0; w < e->n_weights; w++) {
         size_t count = (size_t)program_weight(e->program, w)->count;
-        if (e->wanted[w] && !(pass->acc[w] = calloc(count, sizeof **pass->acc)))
+        if (e->wanted[w] && !e->merge && !(pass->acc[w] = calloc(count, sizeof **pass->acc)))
             return error_memory(err, "the importance");
     }
     return e->open ? e->open(e, pass, err) : ONNXPRESS_OK;
@@ -112,21 +116,21 @@ static int visit_block(void *context, void *state, const Block *block, Error *er
     return rc ? rc : e->visit(e, pass, err);
 }
 
-static void merge_block(void *context, void *state, const Block *block)
+static int merge_block(void *context, void *state, const Block *block, Error *err)
 {
     Estimate *e = context;
     Pass *pass = state;
     (void)block;
-    if (e->merge)
-        e->merge(e, pass);
+    int rc = e->merge ? e->merge(e, pass, err) : ONNXPRESS_OK;
     for (int w = 0; w < e->n_weights; w++) {
-        if (!e->wanted[w])
+        if (!pass->acc[w])
             continue;
         size_t count = (size_t)program_weight(e->program, w)->count;
         for (size_t i = 0; !e->merge && i < count; i++)
             e->total[w][i] += (double)pass->acc[w][i];
         memset(pass->acc[w], 0, count * sizeof **pass->acc);
     }
+    return rc;
 }
 
 static int report_progress(void *context, double share)
@@ -145,7 +149,9 @@ static int fit_memory(Estimate *e, BlockRun *run, Error *err)
         .context = e, .open = pass_open, .visit = visit_block, .close = pass_close};
     once.draws = 1;
     e->options = &once;
+    e->probing = true;
     int rc = blocks_fit(run, &visitor, err);
+    e->probing = false;
     e->options = options;
     return rc;
 }
@@ -158,7 +164,7 @@ int estimate_run(Estimate *e, Error *err)
                     .n = e->n,
                     .wanted = e->wanted,
                     .keep = EXEC_KEEP,
-                    .threads = e->options->threads,
+                    .threads = e->threads ? e->threads : e->options->threads,
                     .memory = e->options->memory,
                     .progress = e->options->progress ? report_progress : NULL,
                     .progress_context = e};
@@ -167,11 +173,17 @@ int estimate_run(Estimate *e, Error *err)
                             .visit = visit_block,
                             .merge = merge_block,
                             .close = pass_close};
-    int rc = block_size(e->feed, &run.n, &run.block, err);
-    if (!rc)
-        rc = fit_memory(e, &run, err);
+    int rc = ONNXPRESS_OK;
+    if (e->block) { /* what the first run has found */
+        run.block = e->block;
+    } else {
+        rc = block_size(e->feed, &run.n, &run.block, err);
+        if (!rc)
+            rc = fit_memory(e, &run, err);
+    }
     e->n = run.n;
     e->block = run.block;
+    e->threads = run.threads;
     return rc ? rc : blocks_run(&run, &visitor, err);
 }
 

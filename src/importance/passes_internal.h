@@ -18,7 +18,7 @@ typedef struct {
     Exec *exec; /* the block's; has run the samples below */
     const int64_t *sample;
     int64_t n;
-    real **acc;             /* [n_weights]: sums of a block; NULL: not wanted */
+    real **acc;             /* [n_weights]: sums of a block; NULL: not wanted, or merge keeps its own */
     real **v;               /* [n_outputs]: a vector at each output */
     size_t *room;           /* [n_outputs]: of v */
     const real **d_outputs; /* [n_outputs]: v or NULL */
@@ -30,16 +30,20 @@ struct Estimate {
     const Feed *feed;
     const int64_t *sample;
     int64_t n;
-    int64_t block; /* of the last estimate_run */
+    int64_t block; /* of estimate_run, all times; 0 before */
+    int threads;   /* as block */
     const int64_t *label; /* NULL: none */
     const ImportanceOptions *options;
     int n_weights, n_outputs;
     bool *wanted;   /* [n_weights] */
-    double **total; /* [n_weights] */
+    double **total; /* [n_weights]; as acc */
+    float **h;      /* [n_weights]: what merge sums up in, where it keeps its own */
     /* Adds to pass->acc for pass->sample. */
     int (*visit)(Estimate *estimate, Pass *pass, Error *err);
-    /* NULL: acc is added to total. */
-    void (*merge)(Estimate *estimate, Pass *pass);
+    /* NULL: acc is added to total. Else there are no acc and total, and merge does, in block order,
+     * what it will. */
+    int (*merge)(Estimate *estimate, Pass *pass, Error *err);
+    bool probing; /* this visit measures the memory that a block takes; no merge follows */
     int (*open)(Estimate *estimate, Pass *pass, Error *err); /* fills pass->own; may be NULL */
     void (*close)(Estimate *estimate, Pass *pass);           /* may be NULL */
     int passes, pass; /* of estimate_run: in all, and this one; for progress */
@@ -50,6 +54,8 @@ int estimate_open(Estimate *estimate, const bool *wanted, Error *err);
 int estimate_run(Estimate *estimate, Error *err);
 /* h = total / divisor, at least 0. */
 int estimate_results(const Estimate *estimate, double divisor, Arena *arena, float **h, Error *err);
+/* ONNXPRESS_DATA: what came out for this weight is not finite. */
+int estimate_too_large(const Estimate *estimate, int weight, Error *err);
 void estimate_close(Estimate *estimate);
 
 /* Runs the pass's samples again with the Exec's present weights. */
