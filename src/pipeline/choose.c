@@ -108,15 +108,23 @@ typedef struct {
     float *most;   /* per tensor: no larger step than this; NULL: no bound */
     float *bounded; /* [n_tensors] */
     KMeansOrder *order; /* k-means only */
-    Choice best;          /* the last that met the goal */
-    Choice nearest;       /* the finest that did not, for the message (numbers only) */
-    Error refusal;        /* of the last step at which the model could not answer as it had */
+    Choice best;    /* the last that met the goal; while the search runs, numbers only */
+    Choice nearest; /* the finest that did not, for the message (numbers only) */
+    Error refusal;  /* of the last step at which the model could not answer as it had */
     int evaluations;
 } Search;
 
-void choice_free(Choice *choice)
+/* Leaves the numbers that it has come to. */
+static void forget_arrays(Choice *choice)
 {
     arena_destroy(choice->arena);
+    choice->arena = NULL;
+    choice->quantized = (Quantized){0};
+}
+
+void choice_free(Choice *choice)
+{
+    forget_arrays(choice);
     free(choice->distance);
     memset(choice, 0, sizeof *choice);
 }
@@ -205,6 +213,16 @@ static int quantize_at(Search *s, double x, Choice *choice)
                             choice->arena, &choice->quantized, s->session->err);
 }
 
+/* The arrays of a choice that has only its numbers left. */
+static int quantize_again(Search *s, Choice *choice)
+{
+    Choice again;
+    int rc = quantize_at(s, choice->x, &again);
+    choice->arena = again.arena;
+    choice->quantized = again.quantized;
+    return rc;
+}
+
 static int measure_answers(Search *s, Choice *choice)
 {
     return choose_measure(s->session, s->selection, s->input, NULL, choice);
@@ -255,7 +273,10 @@ int choose_measure(Session *session, const Selection *selection, const ChooseInp
     if (!input->answers)
         return ONNXPRESS_OK;
     size_t n_outputs = (size_t)program_outputs(session->program);
-    float *values = malloc((in->offset[in->n_tensors] + 1) * sizeof *values);
+    /* Rounded where they are, if the model has them to be read again: one copy is enough. */
+    float *own = NULL, *values = selection->values;
+    if (selection->pruned)
+        values = own = malloc((in->offset[in->n_tensors] + 1) * sizeof *own);
     const real **weights = calloc((size_t)selection->n_weights + 1, sizeof *weights);
     if (!choice->distance)
         choice->distance = calloc(n_outputs + 1, sizeof *choice->distance);
@@ -273,7 +294,9 @@ int choose_measure(Session *session, const Selection *selection, const ChooseInp
                              session->kind, &evaluate, input->label, choice->distance,
                              choice->score, session->err);
     }
-    free(values);
+    if (!rc && !own)
+        rc = select_reread(session, selection);
+    free(own);
     free(weights);
     return rc;
 }
@@ -334,6 +357,7 @@ static int try_at(void *context, double y, bool *meets, Error *err)
         return ONNXPRESS_OK;
     }
     *meets = size ? sizes_meet(s, &choice) : choose_meets(s->session, s->input, &choice);
+    forget_arrays(&choice); /* one set of symbols at a time: they are made again for the best */
     Choice *keep = *meets ? &s->best : &s->nearest;
     choice_free(keep);
     *keep = choice;
@@ -476,13 +500,13 @@ static int search_scope(Search *s)
     rc = quantize_search(low, high, s->near > 0 ? NARROW_STEPS : SEARCH_STEPS, try_at, s, &best,
                          &search_err);
     if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
-        return s->nearest.arena ? unreachable(s)
+        return s->nearest.x > 0 ? unreachable(s)
                                 : error_set(session->err, s->refusal.code, "%s", s->refusal.message);
     if (rc && session->err->code == ONNXPRESS_OK)
         return error_set(session->err, search_err.code, "%s", search_err.message);
-    if (rc)
-        return rc;
-    if (goal_is_size(options->goal))
+    if (!rc)
+        rc = quantize_again(s, &s->best);
+    if (!rc && goal_is_size(options->goal))
         rc = measure_answers(s, &s->best);
     return rc;
 }
@@ -490,7 +514,7 @@ static int search_scope(Search *s)
 /* A goal on size is met by all: the one whose answers are nearest wins. Else the smaller. */
 static bool is_better(const OnnxPressOptions *options, const Choice *a, const Choice *b)
 {
-    if (!b->arena)
+    if (!b->bytes)
         return true;
     if (!goal_is_size(options->goal) || !a->measured || !b->measured)
         return a->bytes < b->bytes;
@@ -512,6 +536,7 @@ static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error
 {
     Session *session = s->session;
     s->evaluations = 0;
+    forget_arrays(choice);
     int rc = open_scope(s, scope);
     if (!rc)
         rc = search_scope(s);
@@ -519,6 +544,8 @@ static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error
     s->order = NULL;
     if (!rc)
         rc = estimate_bytes(s, &s->best);
+    if (!rc)
+        s->best.at_zero = share_at_zero(&s->selection->input, &s->best.quantized);
     if (!rc && is_better(session->options, &s->best, choice)) {
         choice_free(choice);
         *choice = s->best;
@@ -551,14 +578,20 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
         if (wanted)
             rc = search_and_keep(&s, (QuantizeScope)scope, choice, &failure);
     }
-    if (!rc && !choice->arena)
+    if (!rc && !choice->bytes)
         rc = error_set(session->err, failure.code, "%s", failure.message);
     if (!rc && choose_method(session, input) == ONNXPRESS_METHOD_COMPENSATED && input->answers &&
-        options->goal != ONNXPRESS_GOAL_STEP &&
-        share_at_zero(&selection->input, &choice->quantized) > NARROW_SHARE) {
+        options->goal != ONNXPRESS_GOAL_STEP && choice->at_zero > NARROW_SHARE) {
         s.zero_half = NARROW_HALF;
         s.near = choice->x;
         rc = search_and_keep(&s, choice->scope, choice, &ignored);
+    }
+    if (!rc && !choice->arena) {
+        s.zero_half = choice->zero_half;
+        rc = open_scope(&s, choice->scope);
+        if (!rc)
+            rc = quantize_again(&s, choice);
+        quantize_kmeans_order_free(s.order);
     }
     if (rc)
         choice_free(choice);

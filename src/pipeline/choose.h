@@ -11,10 +11,11 @@
 #include "pipeline/select.h"
 
 typedef struct {
-    Arena *arena;       /* owns what `quantized` points to */
+    Arena *arena;       /* owns what `quantized` points to; NULL: numbers only */
     Quantized quantized;
     QuantizeScope scope;
     float zero_half;    /* of compensation's cell at zero, in steps */
+    double at_zero;     /* share of the weights that were not there before */
     double x;           /* step, or number of centres */
     uint64_t bytes;     /* estimate of the whole result */
     bool measured;
@@ -33,6 +34,7 @@ typedef struct {
     double size_correction;   /* real bytes / estimated bytes, from an earlier round; 1 at first */
 } ChooseInput;
 
+/* The selection's values are rounded while answers are measured, and as they were afterwards. */
 int choose_quantization(Session *session, const Selection *selection, const ChooseInput *input,
                         Choice *choice);
 void choice_free(Choice *choice);

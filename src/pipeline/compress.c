@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Compress, on one page: the stages in the order in which the data passes through them. */
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -230,6 +231,14 @@ static int find_importance(Compression *c)
         wanted[w] = select_may_code(program_weight(s->program, w));
     return measure_importance(s, c->calibration.feed, c->importance_sample, c->n_importance, label,
                               wanted, c->h, &c->source);
+}
+
+/* What the allocator has kept of the activations of the stage before. */
+static void give_back_memory(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 static int find_layers(Compression *c)
@@ -528,6 +537,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = select_check_finite(s);
     if (!rc)
         rc = open_data(&c);
+    give_back_memory();
     if (!rc)
         rc = find_importance(&c);
     if (!rc)
@@ -536,6 +546,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = prune(&c);
     if (!rc)
         rc = find_layers(&c);
+    give_back_memory();
     if (!rc)
         rc = choose_form(s, &c.selection, &c.form);
     if (!rc)
@@ -554,11 +565,20 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
                    s->model->file_bytes + s->model->external_bytes)
         rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",
                           (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
-    if (!rc)
-        rc = check_written(s, &c.selection, &c.choice, c.written, output);
     if (!rc && report)
         rc = fill_report(&c, output, report);
+    if (!rc) {
+        select_release(&c.selection);
+        rc = check_written(s, &c.selection, &c.choice, c.written, output);
+    }
     model_free(small);
+    if (report && *report && rc) {
+        onnxpress_report_free(*report);
+        *report = NULL;
+    } else if (report && *report) {
+        (*report)->seconds = seconds_now() - s->started;
+        (*report)->peak_rss_bytes = peak_rss_bytes();
+    }
     compression_close(&c);
     return (OnnxPressStatus)rc;
 }

@@ -156,8 +156,10 @@ int prune_selection(Session *session, const ChooseInput *input, Selection *selec
                                         session->model->path);
     if (!rc)
         rc = pruning_cut(session, &pruning, share);
-    if (!rc)
+    if (!rc) {
+        selection->pruned = true;
         mask_values(&pruning, in->offset, tensor, in->w, selection->values);
+    }
     int64_t zeros = 0, total = 0;
     for (int k = 0; k < pruning.input.n && !rc; k++)
         for (int64_t i = 0; i < pruning.input.count[k]; i++, total++)

@@ -161,6 +161,25 @@ static int leave_out_statistics(Session *session, Selection *selection)
     return rc;
 }
 
+int select_reread(Session *session, const Selection *selection)
+{
+    int rc = ONNXPRESS_OK;
+    for (int t = 0; t < selection->n_coded && !rc; t++) {
+        const Weight *weight = program_weight(session->program, selection->weight[t]);
+        const GraphValue *value = &program_graph(session->program)->values[weight->value];
+        rc = model_read_floats(session->model, value->init, value->name,
+                               selection->values + selection->input.offset[t], session->err);
+    }
+    return rc;
+}
+
+void select_release(Selection *selection)
+{
+    size_t bytes = selection->input.offset[selection->n_coded] * sizeof(float);
+    pages_forget(selection->input.w, bytes);
+    pages_forget(selection->input.h, bytes);
+}
+
 int select_weights(Session *session, float *const *h, const char *source, Selection *selection)
 {
     Arena *arena = session->arena;
@@ -202,7 +221,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
                          "least %d elements that may be changed)",
                          session->model->path, n, SELECT_MIN_ELEMENTS);
 
-    float *values = arena_array(arena, total, sizeof *values);
+    float *values = selection->values = arena_array(arena, total, sizeof *values);
     float *importance = arena_array(arena, total, sizeof *importance);
     if (!values || !importance)
         return error_memory(session->err, "the weights");
@@ -210,10 +229,12 @@ int select_weights(Session *session, float *const *h, const char *source, Select
     for (int t = 0; t < selection->n_coded; t++) {
         int w = selection->weight[t];
         const Weight *weight = program_weight(session->program, w);
-        for (int64_t i = 0; i < weight->count; i++)
-            values[offset[t] + (size_t)i] = (float)weight->data[i];
+        memcpy(values + offset[t], weight->data, (size_t)weight->count * sizeof *values);
+        program_move_weight(session->program, w, values + offset[t]);
         if (h[w] && mean_of(h[w], weight->count) > 0) {
-            memcpy(importance + offset[t], h[w], (size_t)weight->count * sizeof *importance);
+            size_t bytes = (size_t)weight->count * sizeof *importance;
+            memcpy(importance + offset[t], h[w], bytes);
+            pages_forget(h[w], bytes);
             selection->reason[w] = source;
         } else {
             double size = mean_square(weight->data, weight->count);
