@@ -47,7 +47,7 @@ static int try_starts(const KMeansOrder *order, size_t levels, Ecsq *sample, Ecs
         double *start = arena_array(scratch, made, sizeof *start);
         if (!start)
             return error_memory(err, "entropy-constrained quantization");
-        ecsq_start(sample, made, order->has_zero);
+        ecsq_start(sample, made, order->zeros > 0);
         memcpy(start, sample->centre, made * sizeof *start);
         ecsq_assign(sample); /* nearest: shares are not known yet */
         ecsq_update(sample);
@@ -80,12 +80,14 @@ static int best_clusters(const QuantizeInput *in, const KMeansOrder *order, doub
     if (!status)
         status = try_starts(order, levels, &sample, &best, seed, &seeds, scratch, err);
     if (!status)
-        status = ecsq_resume(&all, &best, seed, seeds, order->has_zero, err);
+        status = ecsq_resume(&all, &best, seed, seeds, order->zeros > 0, err);
     if (status)
         return status;
     settle(&all, ecsq_assign(&all));
     for (size_t i = 0; i < all.n; i++)
         symbol[all.index[i]] = all.cluster[i];
+    if (all.zeros > 0)
+        kmeans_place_zeros(in, (uint16_t)all.zero, symbol);
     *zero = all.zero == SIZE_MAX ? -1 : (int)all.zero;
     return ONNXPRESS_OK;
 }
@@ -129,7 +131,8 @@ int quantize_ecsq(const QuantizeInput *in, const float *relative, double lambda,
     int status = quantize_kmeans_order(in, steps, weighted, &order, err), cells = 1, zero = -1;
     if (status)
         return status;
-    *out = (Quantized){.symbol = arena_array(arena, order->n, sizeof *out->symbol)};
+    size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
+    *out = (Quantized){.symbol = arena_array(arena, n, sizeof *out->symbol)};
     Arena *scratch = arena_create();
     if (!out->symbol || !scratch)
         status = error_memory(err, "entropy-constrained quantization");
@@ -137,7 +140,7 @@ int quantize_ecsq(const QuantizeInput *in, const float *relative, double lambda,
         status = best_clusters(in, order, lambda, (size_t)initial_levels, out->symbol, &zero,
                                scratch, err);
     if (!status && order->n > 0)
-        status = drop_empty(out->symbol, order->n, &zero, scratch, err, &cells);
+        status = drop_empty(out->symbol, n, &zero, scratch, err, &cells);
     if (!status)
         status = quantize_fit(in, steps, scope, weighted, cells, zero, arena, out, err);
     arena_destroy(scratch);

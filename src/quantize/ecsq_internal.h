@@ -1,6 +1,6 @@
 /* The state of entropy-constrained quantization between its two steps: internal to quantize/.
  *
- * Values stand in groups of like weight (within a factor of two), ascending in each. */
+ * Exact zeros are no values here: they are counted, and have a cluster. Values stand in groups of like weight (within a factor of two), ascending in each. */
 #ifndef ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 #define ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 
@@ -17,6 +17,7 @@ typedef struct {
 
 typedef struct {
     size_t n, k;
+    size_t zeros;             /* exact ones, all in cluster `zero` */
     size_t start[ECSQ_GROUPS + 1];
     float *x;                 /* [n] w / relative */
     double *g;                /* [n] weight: h * relative^2 */

@@ -10,7 +10,9 @@
 int ecsq_sample(const Ecsq *all, size_t stride, size_t levels, Arena *arena, Ecsq *sample,
                 Error *err)
 {
-    *sample = (Ecsq){.lambda = all->lambda, .zero = SIZE_MAX};
+    *sample = (Ecsq){.zeros = (all->zeros + stride - 1) / stride,
+                     .lambda = all->lambda,
+                     .zero = SIZE_MAX};
     for (size_t group = 0; group < ECSQ_GROUPS; group++) {
         size_t n = all->start[group + 1] - all->start[group];
         sample->start[group + 1] = sample->start[group] + (n + stride - 1) / stride;
@@ -81,7 +83,7 @@ int ecsq_resume(Ecsq *e, const Ecsq *sample, const double *seed, size_t seeds, b
     Start *start = malloc((sample->k + seeds + 1) * sizeof *start), *lost;
     if (!start)
         return error_memory(err, "entropy-constrained quantization");
-    double rare = e->lambda * log2((double)e->n) + 0.0;
+    double rare = e->lambda * log2((double)(e->n + e->zeros)) + 0.0;
     size_t n = sample->k;
     for (size_t j = 0; j < n; j++)
         start[j] = (Start){sample->centre[j], sample->rate[j], 0};

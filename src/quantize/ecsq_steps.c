@@ -9,7 +9,6 @@
 #include "quantize/ecsq_internal.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 int ecsq_allocate(Ecsq *e, size_t levels, Arena *arena, Error *err)
@@ -43,37 +42,36 @@ static size_t group_of(double g, int top)
 int ecsq_create(const QuantizeInput *in, const KMeansOrder *order, double lambda, size_t levels,
                 Arena *arena, Ecsq *e, Error *err)
 {
-    *e = (Ecsq){.n = order->n, .lambda = lambda, .zero = SIZE_MAX};
+    *e = (Ecsq){.n = order->n - (order->zeros > 0),
+                .zeros = order->zeros,
+                .lambda = lambda,
+                .zero = SIZE_MAX};
     int status = ecsq_allocate(e, levels, arena, err);
-    double *weight = status ? NULL : malloc((order->n + 1) * sizeof *weight);
-    if (!weight)
-        return error_memory(err, "entropy-constrained quantization");
+    if (status)
+        return status;
     double most = 0;
     int top;
-    for (size_t t = 0; t < in->n_tensors; t++) {
-        double r = order->relative ? (double)order->relative[t] : 1.0;
-        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
-            weight[i] = order->weighted && in->h ? (double)in->h[i] * r * r : 1;
-            most = fmax(most, weight[i]);
-        }
-    }
-    for (size_t i = 0; i < order->n && !(most > 0); i++) /* as k-means: any order is as good */
-        weight[i] = 1;
-    frexp(most > 0 ? most : 1, &top);
     for (size_t i = 0; i < order->n; i++)
-        e->start[group_of(weight[i], top) + 1]++;
+        if (order->index[i] != KMEANS_ZEROS)
+            most = fmax(most, kmeans_weight(in, order, order->index[i]));
+    bool weighted = most > 0; /* else, as k-means: any order is as good */
+    frexp(weighted ? most : 1, &top);
+    for (size_t i = 0; i < order->n; i++)
+        if (order->index[i] != KMEANS_ZEROS)
+            e->start[group_of(weighted ? kmeans_weight(in, order, order->index[i]) : 1, top) + 1]++;
     for (size_t group = 0; group < ECSQ_GROUPS; group++)
         e->start[group + 1] += e->start[group];
     size_t next[ECSQ_GROUPS];
     memcpy(next, e->start, sizeof next);
     for (size_t i = 0; i < order->n; i++) {
-        double g = weight[order->index[i]];
+        if (order->index[i] == KMEANS_ZEROS)
+            continue;
+        double g = weighted ? kmeans_weight(in, order, order->index[i]) : 1;
         size_t at = next[group_of(g, top)]++;
         e->x[at] = order->x[i];
         e->g[at] = g;
         e->index[at] = order->index[i];
     }
-    free(weight);
     return ONNXPRESS_OK;
 }
 
@@ -178,7 +176,7 @@ static double assign_group(Ecsq *e, size_t from, size_t to)
 
 double ecsq_assign(Ecsq *e)
 {
-    double cost = 0;
+    double cost = e->zeros > 0 ? (double)e->zeros * e->rate[e->zero] : 0;
     for (size_t group = 0; group < ECSQ_GROUPS; group++)
         if (e->start[group] < e->start[group + 1])
             cost += assign_group(e, e->start[group], e->start[group + 1]);
@@ -222,8 +220,10 @@ static void find_means(Ecsq *e)
     }
     if (!all)
         plain_means(e);
-    if (e->zero != SIZE_MAX)
+    if (e->zero != SIZE_MAX) {
         e->centre[e->zero] = 0;
+        e->count[e->zero] += e->zeros;
+    }
 }
 
 /* Values of unlike weight may share a cluster across another, so that means pass each other; they
@@ -276,5 +276,5 @@ void ecsq_update(Ecsq *e)
     e->k = kept;
     e->zero = zero;
     for (size_t j = 0; j < e->k; j++)
-        e->rate[j] = -e->lambda * log2((double)e->count[j] / (double)e->n) + 0.0;
+        e->rate[j] = -e->lambda * log2((double)e->count[j] / (double)(e->n + e->zeros)) + 0.0;
 }

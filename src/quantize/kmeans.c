@@ -41,6 +41,13 @@ size_t kmeans_first_above(const KMeansOrder *order, size_t from, double limit)
     return from;
 }
 
+void kmeans_place_zeros(const QuantizeInput *in, uint16_t zero, uint16_t *symbol)
+{
+    for (size_t i = 0; i < in->offset[in->n_tensors]; i++)
+        if (in->w[i] == 0)
+            symbol[i] = zero;
+}
+
 /* Nearest centres (the lower of two as near); clusters without members are dropped. Returns whether
  * anything has changed. */
 static bool assign(const KMeansOrder *order, Clusters *c)
@@ -113,7 +120,7 @@ static double run_lloyd(const KMeansOrder *order, Clusters *c)
 {
     memset(c->end, 0, c->k * sizeof *c->end);
     c->zero = SIZE_MAX;
-    if (order->has_zero)
+    if (order->zeros > 0)
         keep_zero(c);
     for (int i = 0; i < MAX_ITERATIONS && assign(order, c); i++)
         update(order, c);
@@ -153,7 +160,8 @@ int quantize_kmeans(const QuantizeInput *in, const KMeansOrder *order, int k, Qu
     if (k > QUANTIZE_MAX_LEVELS)
         return error_set(err, ONNXPRESS_GOAL, "k-means: %d clusters are more than %d", k,
                          QUANTIZE_MAX_LEVELS);
-    *out = (Quantized){.symbol = arena_array(arena, order->n, sizeof *out->symbol)};
+    *out = (Quantized){.symbol = arena_array(arena, in->n_tensors ? in->offset[in->n_tensors] : 0,
+                                               sizeof *out->symbol)};
     if (!out->symbol)
         return error_memory(err, "k-means");
     if (order->n == 0) /* one level, so that a codebook is never empty */
@@ -166,7 +174,10 @@ int quantize_kmeans(const QuantizeInput *in, const KMeansOrder *order, int k, Qu
     if (!status) {
         for (size_t j = 0, i = 0; j < best.k; j++)
             for (; i < best.end[j]; i++)
-                out->symbol[order->index[i]] = (uint16_t)j;
+                if (order->index[i] != KMEANS_ZEROS)
+                    out->symbol[order->index[i]] = (uint16_t)j;
+        if (order->zeros > 0)
+            kmeans_place_zeros(in, (uint16_t)best.zero, out->symbol);
         status = quantize_fit(in, order->relative, scope, order->weighted, (int)best.k,
                               best.zero == SIZE_MAX ? -1 : (int)best.zero, arena, out, err);
     }

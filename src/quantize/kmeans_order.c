@@ -49,8 +49,24 @@ static void sort_keys(Keyed *keyed, Keyed *spare, size_t n)
     }
 }
 
-static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrder *order,
-                       Error *err)
+double kmeans_weight(const QuantizeInput *in, const KMeansOrder *order, size_t i)
+{
+    size_t low = 0, high = in->n_tensors;
+    if (!order->weighted || !in->h)
+        return 1;
+    while (order->relative && high - low > 1) { /* the element's tensor */
+        size_t middle = low + (high - low) / 2;
+        if (in->offset[middle] <= i)
+            low = middle;
+        else
+            high = middle;
+    }
+    double r = order->relative ? (double)order->relative[low] : 1;
+    return (double)in->h[i] * r * r;
+}
+
+/* Exact zeros are one value, without an index: most of a pruned network is neither sorted nor held. */
+static int sort_values(const QuantizeInput *in, KMeansOrder *order, Error *err)
 {
     Arena *scratch = arena_create();
     Keyed *keyed = scratch ? arena_array(scratch, order->n, sizeof *keyed) : NULL;
@@ -59,12 +75,15 @@ static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrd
         arena_destroy(scratch);
         return error_memory(err, "the order of the weights");
     }
+    size_t n = 0;
     for (size_t t = 0; t < in->n_tensors; t++)
-        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
-            float x = relative ? in->w[i] / relative[t] : in->w[i];
-            keyed[i] = (Keyed){key_of(x + 0.0f), (uint32_t)i}; /* -0 becomes 0 */
-            order->has_zero |= in->w[i] == 0;
-        }
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            if (in->w[i] != 0) {
+                float x = order->relative ? in->w[i] / order->relative[t] : in->w[i];
+                keyed[n++] = (Keyed){key_of(x + 0.0f), (uint32_t)i}; /* -0 becomes 0 */
+            }
+    if (order->zeros > 0)
+        keyed[n] = (Keyed){key_of(0), KMEANS_ZEROS};
     sort_keys(keyed, sorted, order->n);
     order->x = arena_array(order->arena, order->n, sizeof *order->x);
     order->index = arena_array(order->arena, order->n, sizeof *order->index);
@@ -81,28 +100,27 @@ static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrd
 }
 
 /* Weights h * relative^2 in units of w / relative. Where they are all zero, ones: some order is
- * needed, and any is as good. In w's order they stand in gx, in x's in g, until the sums are made. */
-static int sum_prefixes(const QuantizeInput *in, const float *relative, KMeansOrder *order,
-                        Error *err)
+ * needed, and any is as good. */
+static int sum_prefixes(const QuantizeInput *in, KMeansOrder *order, Error *err)
 {
     order->g = arena_array(order->arena, order->n + 1, sizeof *order->g);
     order->gx = arena_array(order->arena, order->n + 1, sizeof *order->gx);
     if (!order->g || !order->gx)
         return error_memory(err, "the order of the weights");
-    double total = 0, *weight = order->gx;
-    if (order->weighted && in->h)
-        for (size_t t = 0; t < in->n_tensors; t++) {
-            double r = relative ? (double)relative[t] : 1.0;
-            for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
-                total += weight[i] = (double)in->h[i] * r * r;
-        }
-    for (size_t i = 0; i < order->n; i++)
-        order->g[i + 1] = total > 0 ? weight[order->index[i]] : 1;
-    order->gx[0] = 0;
+    double total = 0, zeros = 0;
+    size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
+    for (size_t i = 0; i < n; i++) {
+        double weight = kmeans_weight(in, order, i);
+        total += weight;
+        zeros += in->w[i] == 0 ? weight : 0;
+    }
     for (size_t i = 0; i < order->n; i++) {
-        double g = order->g[i + 1];
+        bool zero = order->index[i] == KMEANS_ZEROS;
+        double g = zero ? zeros : kmeans_weight(in, order, zero ? 0 : order->index[i]);
+        if (!(total > 0))
+            g = zero ? (double)order->zeros : 1;
         order->gx[i + 1] = order->gx[i] + g * (double)order->x[i];
-        order->g[i + 1] += order->g[i];
+        order->g[i + 1] = order->g[i] + g;
     }
     return ONNXPRESS_OK;
 }
@@ -112,29 +130,32 @@ int quantize_kmeans_order(const QuantizeInput *in, const float *relative, bool w
 {
     *result = NULL;
     size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
-    if (n > UINT32_MAX)
+    if (n >= KMEANS_ZEROS)
         return error_set(err, ONNXPRESS_MEMORY, "k-means: %zu weights are more than %lu", n,
-                         (unsigned long)UINT32_MAX);
+                         (unsigned long)KMEANS_ZEROS - 1);
     Arena *arena = arena_create();
     KMeansOrder *order = arena ? arena_array(arena, 1, sizeof *order) : NULL;
     if (!order) {
         arena_destroy(arena);
         return error_memory(err, "the order of the weights");
     }
-    *order = (KMeansOrder){.arena = arena, .weighted = weighted, .n = n};
+    *order = (KMeansOrder){.arena = arena, .weighted = weighted};
+    for (size_t i = 0; i < n; i++)
+        order->zeros += in->w[i] == 0;
+    order->n = n - order->zeros + (order->zeros > 0);
     float *steps = relative ? arena_array(arena, in->n_tensors, sizeof *steps) : NULL;
     int status = relative && !steps ? error_memory(err, "the order of the weights") : ONNXPRESS_OK;
+    if (steps)
+        memcpy(steps, relative, in->n_tensors * sizeof *steps);
+    order->relative = steps;
     if (!status)
-        status = sort_values(in, relative, order, err);
+        status = sort_values(in, order, err);
     if (!status)
-        status = sum_prefixes(in, relative, order, err);
+        status = sum_prefixes(in, order, err);
     if (status) {
         arena_destroy(arena);
         return status;
     }
-    if (steps)
-        memcpy(steps, relative, in->n_tensors * sizeof *steps);
-    order->relative = steps;
     *result = order;
     return ONNXPRESS_OK;
 }
