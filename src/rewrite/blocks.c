@@ -105,7 +105,7 @@ static bool split_table(const WaveletBlock *block, Arena *arena, uint8_t **gap, 
 
 static int store_block(Decoder *decoder, const WaveletBlock *block, const BlockPlan *plan,
                        size_t number, int64_t elements, int levels, const Pieces *pieces,
-                       CodedNote *note, const char *output, Error *err)
+                       CodedNote *note, const char *output, Arena *scratch, Error *err)
 {
     Emitter *e = decoder->emit;
     BlockShape shape;
@@ -115,17 +115,17 @@ static int store_block(Decoder *decoder, const WaveletBlock *block, const BlockP
     int table_type;
     uint8_t *gap = NULL;
     uint16_t *symbol = NULL;
-    if (shape.gaps && !split_table(block, e->scratch, &gap, &symbol))
+    if (shape.gaps && !split_table(block, scratch, &gap, &symbol))
         return error_memory(err, "a coded block");
     const void *table = symbols_narrow(shape.gaps ? symbol : block->table, entries, levels,
-                                       e->scratch, &table_type, &table_bytes);
+                                       scratch, &table_type, &table_bytes);
     int64_t sizes = shape.levels + 1, tuples = (int64_t)block->n_tuples,
             members = (int64_t)runs - 1, all = (int64_t)runs;
     uint64_t bits = 0;
     for (int l = 0; l < block->levels; l++)
         bits += block->level_bits[l];
     size_t stream_bytes = bits / 8 + 1;
-    uint8_t *stream = arena_array(e->scratch, stream_bytes, 1);
+    uint8_t *stream = arena_array(scratch, stream_bytes, 1);
     if (!table || !stream)
         return error_memory(err, "a coded block");
     memcpy(stream, block->stream, block->stream_bytes);
@@ -211,7 +211,7 @@ static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint6
     uint64_t elements = plan.gap_limit > 0 ? count : block.n_tuples * (uint64_t)block.tuple;
     if (!status)
         status = store_block(decoder, &block, &plan, number, (int64_t)elements, coded->levels,
-                             &pieces, note, output, err);
+                             &pieces, note, output, scratch, err);
     *total += elements;
     arena_destroy(scratch);
     return status;
