@@ -146,7 +146,9 @@ typedef struct {
     int levels;              /* centres that ECSQ starts from, up to 65535; 0: as lambda asks */
     uint64_t seed;
     int threads;             /* 0: one a processor */
-    size_t memory;           /* bytes for activations; 0: no bound */
+    size_t memory;           /* bytes for activations; 0: no bound. Without data and without a form,
+                                method or goal that asks for more, for all of compress; 0: 1.5 GB:
+                                a model that takes more is streamed, into form lookup */
     /* Preprocessing of the data: (x*scale - mean[c]) / std[c] along axis 1. scale 0: 1/255 for uint8
      * data and 1 for others. */
     double scale;
@@ -238,7 +240,8 @@ typedef struct {
  * model. */
 typedef struct {
     int gaps; /* the network is taken as pruned */
-    double ratio, bits_per_weight; /* 32 bits a parameter against all of the bits below */
+    double ratio, bits_per_weight; /* 32 bits a parameter against all of the bits below; like all
+                                      these NaN for a streamed model, which is not counted */
     double position_bits;          /* of a pruned network's differences */
     double value_bits;             /* codewords */
     double table_bits;  /* each codeword once, 32 bits a centre and a tensor's scale, 8 a difference */

@@ -243,7 +243,8 @@ static size_t option_table(const Command *command, Raw *raw, struct poptOption *
                                          POPT_TABLEEND};
     const struct poptOption run[] = {
         {"threads", 0, POPT_ARG_STRING, &raw->threads, 0, "default: one a processor", "N"},
-        {"memory", 0, POPT_ARG_STRING, &raw->memory, 0, "most bytes for activations", "SIZE"},
+        {"memory", 0, POPT_ARG_STRING, &raw->memory, 0,
+         "most bytes for activations (without data: for all, 1.5 GB)", "SIZE"},
         {"seed", 0, POPT_ARG_STRING, &raw->seed, 0, "of random draws (default 1)", "N"},
         POPT_TABLEEND};
     const struct poptOption common[] = {

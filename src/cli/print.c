@@ -72,8 +72,10 @@ static void print_kept(const OnnxPressTraining *t)
 
 static void parts_print(const OnnxPressParts *p)
 {
-    printf("  %-14s %12" PRIu64 " bytes of streams (%s), of which %.0f for positions of zeros\n",
-           "spent on", p->streams, p->position_code, p->positions);
+    printf("  %-14s %12" PRIu64 " bytes of streams (%s)", "spent on", p->streams, p->position_code);
+    if (!isnan(p->positions))
+        printf(", of which %.0f for positions of zeros", p->positions);
+    printf("\n");
     printf("  %-14s %12" PRIu64 " codebook, %" PRIu64 " tables, %" PRIu64 " exact, %" PRIu64
            " graph\n",
            "", p->codebook, p->tables, p->exact, p->graph);
@@ -81,6 +83,8 @@ static void parts_print(const OnnxPressParts *p)
 
 static void count_print(const OnnxPressCount *c)
 {
+    if (isnan(c->ratio)) /* a streamed model is not counted */
+        return;
     printf("  %-14s %12.2f times by its count, %.3f bits a weight (fixed length: %.2f, %.3f)\n",
            "the paper's", c->ratio, c->bits_per_weight, c->fixed_ratio, c->fixed_bits_per_weight);
     printf("  %-14s %12.0f bits positions, %.0f values, %.0f tables, %.0f exact\n", "",

@@ -169,6 +169,18 @@ int external_open(Model *model, Error *err)
     return model_visit(model->proto, &visitor);
 }
 
+int model_adopt(Model *model, FileMap *map, Error *err)
+{
+    ExternalFile *file = arena_array(model->arena, 1, sizeof *file);
+    if (!file)
+        return error_memory(err, "a file of the model's");
+    /* No tensor names it: a location is never empty. */
+    *file = (ExternalFile){model->private_data->externals, "", "", *map};
+    model->private_data->externals = file;
+    *map = (FileMap){0};
+    return ONNXPRESS_OK;
+}
+
 void external_close(Model *model)
 {
     for (ExternalFile *file = model->private_data->externals; file; file = file->next)

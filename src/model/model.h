@@ -50,6 +50,12 @@ int model_tensor_unaligned(Model *model, const Onnx__TensorProto *proto, const c
  * what a file holds never lies in memory whole. */
 int model_read_floats(Model *model, const Onnx__TensorProto *proto, const char *where, float *out,
                       Error *err);
+/* The same, but each piece of them is handed to `visit`, which may end the walk with an error. */
+typedef int (*ModelPiece)(void *context, const float *value, int64_t n, Error *err);
+int model_visit_floats(Model *model, const Onnx__TensorProto *proto, const char *where,
+                       ModelPiece visit, void *context, Error *err);
+/* The mapping is the model's from here on: tensors' raw_data may lie in it. */
+int model_adopt(Model *model, FileMap *map, Error *err);
 /* file_write, a piece at a time, letting go of each that lies in a file of the model's. */
 int model_write_data(const Model *model, FileWriter *writer, const void *data, size_t bytes,
                      Error *err);

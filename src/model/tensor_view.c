@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/model_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/proto_view.h"
@@ -88,20 +89,44 @@ int model_write_data(const Model *model, FileWriter *writer, const void *data, s
     return status;
 }
 
+/* Reads the elements from i on, as many as make a piece; *n: so many. */
+static int read_piece(const Model *model, const Tensor *tensor, int64_t i, float *out, int64_t *n,
+                      Error *err)
+{
+    size_t width = dtype_bytes(tensor->dtype);
+    Tensor piece = *tensor;
+    *n = piece.count = tensor->count - i < PIECE ? tensor->count - i : PIECE;
+    piece.data = (const unsigned char *)tensor->data + (size_t)i * width;
+    piece.bytes = (size_t)piece.count * width;
+    int status = tensor_to_float(&piece, out, err);
+    model_forget(model, &piece);
+    return status;
+}
+
 int model_read_floats(Model *model, const Onnx__TensorProto *proto, const char *where, float *out,
                       Error *err)
 {
     Tensor tensor;
     int status = model_tensor_unaligned(model, proto, where, &tensor, err);
-    size_t width = status ? 0 : dtype_bytes(tensor.dtype);
-    for (int64_t i = 0; !status && i < tensor.count; i += PIECE) {
-        Tensor piece = tensor;
-        piece.count = tensor.count - i < PIECE ? tensor.count - i : PIECE;
-        piece.data = (const unsigned char *)tensor.data + (size_t)i * width;
-        piece.bytes = (size_t)piece.count * width;
-        status = tensor_to_float(&piece, out + i, err);
-        model_forget(model, &piece);
+    for (int64_t i = 0, n; !status && i < tensor.count; i += n)
+        status = read_piece(model, &tensor, i, out + i, &n, err);
+    return status;
+}
+
+int model_visit_floats(Model *model, const Onnx__TensorProto *proto, const char *where,
+                       ModelPiece visit, void *context, Error *err)
+{
+    Tensor tensor;
+    int status = model_tensor_unaligned(model, proto, where, &tensor, err);
+    float *piece = status ? NULL : malloc((size_t)PIECE * sizeof *piece);
+    if (!piece)
+        return status ? status : error_memory(err, "a tensor");
+    for (int64_t i = 0, n; !status && i < tensor.count; i += n) {
+        status = read_piece(model, &tensor, i, piece, &n, err);
+        if (!status)
+            status = visit(context, piece, n, err);
     }
+    free(piece);
     return status;
 }
 

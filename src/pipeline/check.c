@@ -55,3 +55,13 @@ int check_written(const Session *s, const Selection *selection, const Choice *ch
     arena_destroy(arena);
     return rc;
 }
+
+int check_streams(const char *path, Error *err)
+{
+    Model *back;
+    int rc = model_load(path, &back, err);
+    if (!rc)
+        rc = rewrite_check(back, err);
+    model_free(back);
+    return rc;
+}

@@ -8,4 +8,7 @@
 int check_written(const Session *session, const Selection *selection, const Choice *choice,
                   const char *const *written, const char *path);
 
+/* A streamed result, whose weights are not made again: its streams and tables against their checksums. */
+int check_streams(const char *path, Error *err);
+
 #endif

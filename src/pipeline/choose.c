@@ -18,8 +18,6 @@
 #define CONFIDENCE 1.645
 /* For plain values: share of the output's variance. */
 #define DEFAULT_ERROR 0.01
-/* Without data: a step of this many root mean squares of each tensor is some 30 dB. */
-#define CAUTIOUS_STEP 0.1
 /* With made-up data: no step above so many. */
 #define DOUBTFUL_STEP 0.25
 
@@ -375,7 +373,7 @@ static double root_mean_square(const QuantizeInput *in, size_t tensor)
     return last > first ? sqrt(sum / (double)(last - first)) : 0;
 }
 
-/* The step that is CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
+/* The step that is CHOOSE_CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
 static double cautious_step(const Search *s)
 {
     const QuantizeInput *in = &s->selection->input;
@@ -383,7 +381,7 @@ static double cautious_step(const Search *s)
     for (size_t t = 0; t < in->n_tensors; t++) {
         double size = root_mean_square(in, t);
         if (size > 0)
-            step = fmin(step, CAUTIOUS_STEP * size / (double)s->relative[t]);
+            step = fmin(step, CHOOSE_CAUTIOUS_STEP * size / (double)s->relative[t]);
     }
     return step == DBL_MAX ? 1 : step;
 }

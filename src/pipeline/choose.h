@@ -10,6 +10,9 @@
 
 #include "pipeline/select.h"
 
+/* Without data: a step of this many root mean squares of each tensor is some 30 dB. */
+#define CHOOSE_CAUTIOUS_STEP 0.1
+
 typedef struct {
     Arena *arena;       /* owns what `quantized` points to; NULL: numbers only */
     Quantized quantized;

@@ -11,6 +11,7 @@
 #include "pipeline/measure.h"
 #include "pipeline/pruning.h"
 #include "pipeline/report.h"
+#include "pipeline/stream.h"
 #include "pipeline/training.h"
 #include "pipeline/tune.h"
 
@@ -38,6 +39,7 @@ typedef struct {
     OnnxPressMethod method;
     ChooseInput choose;
     double pruned;
+    Stream stream;
     Choice choice;
     Tuned tuned;
     RewriteForm form;
@@ -48,6 +50,7 @@ typedef struct {
 
 static void compression_close(Compression *c)
 {
+    stream_close(&c->stream);
     choice_free(&c->choice);
     answers_free(c->answers);
     if (c->separate)
@@ -351,6 +354,7 @@ static int rewrite_copy(Compression *c, Model **copy)
                    .tensors = tensors,
                    .n_symbols = in->offset[in->n_tensors],
                    .symbols = q->symbol,
+                   .index = c->stream.index.data,
                    .levels = q->levels,
                    .codebook = q->centre};
     int rc = model_load(s->model->path, copy, s->err);
@@ -359,6 +363,8 @@ static int rewrite_copy(Compression *c, Model **copy)
                        s->model->path);
     if (!rc && s->folded)
         rc = rewrite_fold(*copy, &folded, s->err);
+    if (!rc && c->stream.on)
+        rc = model_adopt(*copy, &c->stream.index, s->err);
     for (int w = 0; w < c->selection.n_weights && !rc && c->tuned.exact; w++) {
         const Weight *weight = program_weight(s->program, w);
         if (c->tuned.exact[w])
@@ -385,10 +391,12 @@ static int quantize_to_goal(Compression *c, Model **small)
         int rc = choose_quantization(s, &c->selection, &input, &c->choice);
         if (!rc)
             rc = rewrite_copy(c, small);
+        uint64_t bytes = 0;
+        if (!rc && on_size)
+            rc = rewrite_size(*small, &bytes, s->err);
         if (rc || !on_size)
             return rc;
-        /* External data that stays is not in the packed size. */
-        double written = (double)model_packed_size(*small) + (double)s->model->external_bytes;
+        double written = (double)bytes;
         double limit = options->goal == ONNXPRESS_GOAL_RATIO
                            ? (double)input.original_bytes / options->goal_value
                            : options->goal_value * (double)c->selection.total_elements / 8;
@@ -448,6 +456,26 @@ static int tune(Compression *c, Model **small)
     return rc ? rc : rewrite_copy(c, small);
 }
 
+/* Without symbols. */
+static void fill_streamed(const Compression *c, OnnxPressReport *r)
+{
+    stream_report(&c->stream, &c->selection, (OnnxPressTensor *)(uintptr_t)r->tensors);
+    r->levels = c->choice.quantized.levels;
+    r->step = c->choice.x;
+    r->scope = "tensor";
+    r->parts.positions = NAN;
+    r->paper = (OnnxPressCount){.ratio = NAN,
+                                .bits_per_weight = NAN,
+                                .position_bits = NAN,
+                                .value_bits = NAN,
+                                .table_bits = NAN,
+                                .exact_bits = NAN,
+                                .codeword_bits = NAN,
+                                .fixed_codeword_bits = NAN,
+                                .fixed_ratio = NAN,
+                                .fixed_bits_per_weight = NAN};
+}
+
 static int fill_report(Compression *c, const char *output, OnnxPressReport **report)
 {
     Session *s = &c->session;
@@ -462,7 +490,9 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
                                 .tables = c->parts.tables,
                                 .exact = c->parts.exact,
                                 .graph = c->parts.graph};
-    rc = report_fill(r, arena, s, &c->selection, &c->choice);
+    rc = report_fill(r, arena, s, &c->selection, c->stream.on ? NULL : &c->choice);
+    if (!rc && c->stream.on)
+        fill_streamed(c, r);
     if (rc) {
         onnxpress_report_free(r);
         return rc;
@@ -512,6 +542,52 @@ static int measure_result(Compression *c, const char *path)
     return rc;
 }
 
+static int check_result(Compression *c, const char *path)
+{
+    if (c->stream.on)
+        return check_streams(path, c->session.err);
+    select_release(&c->selection);
+    return check_written(&c->session, &c->selection, &c->choice, c->written, path);
+}
+
+static int make_small(Compression *c, Model **small)
+{
+    Session *s = &c->session;
+    int rc = select_check_finite(s);
+    if (!rc)
+        rc = open_data(c);
+    give_back_memory();
+    if (!rc)
+        rc = find_importance(c);
+    if (!rc)
+        rc = select_weights(s, c->h, c->source, &c->selection);
+    if (!rc)
+        rc = prune(c);
+    if (!rc)
+        rc = find_layers(c);
+    give_back_memory();
+    if (!rc)
+        rc = choose_form(s, &c->selection, &c->form);
+    if (!rc)
+        rc = quantize_to_goal(c, small);
+    return rc ? rc : tune(c, small);
+}
+
+/* The same where the weights are more than memory is to hold. */
+static int make_streamed(Compression *c, const char *output, Model **small)
+{
+    Session *s = &c->session;
+    int rc = open_data(c); /* a warning that there are none */
+    c->source = "importance from its size";
+    c->form = FORM_LOOKUP;
+    c->method = ONNXPRESS_METHOD_UNIFORM;
+    c->pruned = NAN;
+    training_clear(&c->tuned.training);
+    if (!rc)
+        rc = stream_quantize(s, output, &c->selection, &c->choice, &c->stream);
+    return rc ? rc : rewrite_copy(c, small);
+}
+
 OnnxPressStatus onnxpress_compress(const char *input, const char *output,
                                    const OnnxPressOptions *options, OnnxPressReport **report,
                                    OnnxPressError *error)
@@ -534,25 +610,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
             "first",
             input);
     if (!rc)
-        rc = select_check_finite(s);
-    if (!rc)
-        rc = open_data(&c);
-    give_back_memory();
-    if (!rc)
-        rc = find_importance(&c);
-    if (!rc)
-        rc = select_weights(s, c.h, c.source, &c.selection);
-    if (!rc)
-        rc = prune(&c);
-    if (!rc)
-        rc = find_layers(&c);
-    give_back_memory();
-    if (!rc)
-        rc = choose_form(s, &c.selection, &c.form);
-    if (!rc)
-        rc = quantize_to_goal(&c, &small);
-    if (!rc)
-        rc = tune(&c, &small);
+        rc = stream_wanted(s) ? make_streamed(&c, output, &small) : make_small(&c, &small);
     if (!rc)
         rc = session_progress(s, "write", 0);
     if (!rc)
@@ -567,10 +625,8 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
                           (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
     if (!rc && report)
         rc = fill_report(&c, output, report);
-    if (!rc) {
-        select_release(&c.selection);
-        rc = check_written(s, &c.selection, &c.choice, c.written, output);
-    }
+    if (!rc)
+        rc = check_result(&c, output);
     model_free(small);
     if (report && *report && rc) {
         onnxpress_report_free(*report);

@@ -13,7 +13,7 @@
 #define WIDE 64.0
 #define WIDE_SHARE 0.01
 
-static const char *exact_reason(const Weight *weight)
+const char *select_exact_reason(const Weight *weight)
 {
     if (weight->steers)
         return "sets shapes or numerics";
@@ -24,14 +24,14 @@ static const char *exact_reason(const Weight *weight)
 
 bool select_may_code(const Weight *weight)
 {
-    return !exact_reason(weight);
+    return !select_exact_reason(weight);
 }
 
 int select_check_finite(Session *session)
 {
     for (int w = 0; w < program_weights(session->program); w++) {
         const Weight *weight = program_weight(session->program, w);
-        for (int64_t i = 0; i < weight->count && !exact_reason(weight); i++)
+        for (int64_t i = 0; i < weight->count && !select_exact_reason(weight); i++)
             if (!isfinite(weight->data[i]))
                 return error_set(session->err, ONNXPRESS_DATA,
                                  "%s: weight %lld is %s: repair or retrain the model first",
@@ -202,7 +202,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
         const Weight *weight = program_weight(session->program, w);
         selection->total_elements += weight->count;
         if (!selection->reason[w])
-            selection->reason[w] = exact_reason(weight);
+            selection->reason[w] = select_exact_reason(weight);
         if (selection->reason[w])
             continue;
         selection->coded[w] = true;

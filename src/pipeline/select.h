@@ -25,6 +25,8 @@ typedef struct {
     int64_t total_elements; /* of all floating weights, coded or not */
 } Selection;
 
+/* Why a weight must stay exact; NULL: it may be coded. */
+const char *select_exact_reason(const Weight *weight);
 /* Whether a weight is coded unless its importance speaks against it. */
 bool select_may_code(const Weight *weight);
 

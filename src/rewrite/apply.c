@@ -44,6 +44,9 @@ static int check_coded(const Model *model, const Graph *graph, const Coded *code
     if (coded->n_tensors == 0 || coded->levels < 1 || coded->levels > UINT16_MAX + 1)
         return error_set(err, ONNXPRESS_INTERNAL, "%s: %zu coded tensors of %d levels", model->path,
                          coded->n_tensors, coded->levels);
+    if (coded->index && form != FORM_LOOKUP)
+        return error_set(err, ONNXPRESS_INTERNAL, "%s: stored indices are for the form lookup",
+                         model->path);
     uint64_t first = 0;
     for (size_t t = 0; t < coded->n_tensors; t++) {
         int status = check_tensor(graph, coded, t, first, err);
@@ -51,7 +54,7 @@ static int check_coded(const Model *model, const Graph *graph, const Coded *code
             return status;
         first += coded->tensors[t].count;
     }
-    for (uint64_t i = 0; i < coded->n_symbols; i++)
+    for (uint64_t i = 0; i < coded->n_symbols && !coded->index; i++)
         if (coded->symbols[i] >= coded->levels)
             return error_set(err, ONNXPRESS_INTERNAL, "symbol %d of only %d", coded->symbols[i],
                              coded->levels);

@@ -4,24 +4,55 @@
  */
 #include "rewrite/rewrite_internal.h"
 
-static int lookup_tensor(Emitter *e, const Coded *coded, size_t number, CodedNote *note, Error *err)
+/* The tensor's indices as an initializer, and their checksum. */
+static int emit_indices(Emitter *e, const char *name, const Coded *coded, const CodedTensor *tensor,
+                        StreamNote *note, Error *err)
 {
-    const CodedTensor *tensor = &coded->tensors[number];
     Arena *scratch = arena_create();
     size_t bytes;
-    int dtype;
+    int dtype, status = ONNXPRESS_OK;
     const void *index = scratch ? symbols_narrow(coded->symbols + tensor->first, tensor->count,
                                                  coded->levels, scratch, &dtype, &bytes)
                                 : NULL;
-    if (!index) {
-        arena_destroy(scratch);
-        return error_memory(err, "indices");
+    if (index) {
+        emit_initializer(
+            e, emit_raw(e, name, dtype, tensor->shape.rank, tensor->shape.dim, index, bytes));
+        *note = (StreamNote){bytes, entropy_crc32(index, bytes)};
+    } else {
+        status = error_memory(err, "indices");
     }
-    const char *stored = emit_numbered(e, 'i', number), *wide = emit_numbered(e, 'j', number);
-    emit_initializer(
-        e, emit_raw(e, stored, dtype, tensor->shape.rank, tensor->shape.dim, index, bytes));
-    note->stream[number] = (StreamNote){bytes, entropy_crc32(index, bytes)};
     arena_destroy(scratch);
+    return status;
+}
+
+/* The same of indices that lie in a file and stay there. */
+static void emit_stored(Emitter *e, const char *name, const Coded *coded, const CodedTensor *tensor,
+                        StreamNote *note)
+{
+    bool narrow = coded->levels <= 256;
+    size_t width = narrow ? 1 : 2, bytes = tensor->count * width;
+    const unsigned char *index = coded->index + tensor->first * width;
+    Onnx__TensorProto *proto = emit_raw(e, name, narrow ? DTYPE_UINT8 : DTYPE_UINT16,
+                                        tensor->shape.rank, tensor->shape.dim, NULL, 0);
+    if (!proto)
+        return;
+    proto->raw_data = (ProtobufCBinaryData){bytes, (uint8_t *)(uintptr_t)index};
+    emit_initializer(e, proto);
+    *note = (StreamNote){bytes, entropy_crc32(index, bytes)};
+    model_forget(e->model, &(Tensor){.data = index, .bytes = bytes});
+}
+
+static int lookup_tensor(Emitter *e, const Coded *coded, size_t number, CodedNote *note, Error *err)
+{
+    const CodedTensor *tensor = &coded->tensors[number];
+    const char *stored = emit_numbered(e, 'i', number), *wide = emit_numbered(e, 'j', number);
+    int status = ONNXPRESS_OK;
+    if (coded->index)
+        emit_stored(e, stored, coded, tensor, &note->stream[number]);
+    else
+        status = emit_indices(e, stored, coded, tensor, &note->stream[number], err);
+    if (status)
+        return status;
 
     bool scaled = tensor->scale != 1, cast = tensor->dtype != DTYPE_FLOAT;
     const char *centre = scaled || cast ? emit_numbered(e, 'g', number) : tensor->name;

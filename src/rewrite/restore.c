@@ -140,6 +140,7 @@ static int follow(Restore *r, const char *value, Tensor *made, Error *err)
     return ONNXPRESS_OK;
 }
 
+/* Floats stay where they are, in the model's arena: they are the bulk of it. */
 static int make_initializer(Restore *r, const Tensor *made, const float *value, List *tensors,
                             Error *err)
 {
@@ -147,6 +148,11 @@ static int make_initializer(Restore *r, const Tensor *made, const float *value, 
         build_tensor(r->model, made->name, made->dtype, made->shape.rank, made->shape.dim, NULL, 0);
     if (!list_add(tensors, r->scratch, proto))
         return error_memory(err, "decoded weights");
+    if (made->dtype == DTYPE_FLOAT) {
+        proto->raw_data = (ProtobufCBinaryData){(size_t)made->count * sizeof *value,
+                                                (uint8_t *)(uintptr_t)value};
+        return ONNXPRESS_OK;
+    }
     return values_store(r->model, proto, value, made->count, err);
 }
 
@@ -208,10 +214,13 @@ static int restore_looked_up(Restore *r, size_t number, List *tensors, Error *er
     Tensor made = index;
     if (!status)
         status = follow(r, name, &made, err);
-    if (status)
+    if (r->only_check)
+        model_forget(r->model, &index);
+    if (status || r->only_check)
         return status;
     Arena *scratch = arena_create();
-    float *value = scratch ? arena_array(scratch, (size_t)index.count, sizeof *value) : NULL;
+    Arena *arena = made.dtype == DTYPE_FLOAT ? r->model->arena : scratch;
+    float *value = scratch ? arena_array(arena, (size_t)index.count, sizeof *value) : NULL;
     if (!value)
         status = error_memory(err, "decoded weights");
     for (int64_t i = 0; i < index.count && !status; i++) {
@@ -320,7 +329,7 @@ static int restore_all(Restore *r, Error *err)
     if (!status)
         status = r->metadata.form == FORM_LOOKUP ? restore_lookup(r, &tensors, err)
                                                  : restore_coded(r, &tensors, err);
-    if (status)
+    if (status || r->only_check)
         return status;
     remove_ours(r);
     for (size_t i = 0; i < tensors.n; i++)
@@ -329,17 +338,27 @@ static int restore_all(Restore *r, Error *err)
     return ONNXPRESS_OK;
 }
 
-int rewrite_restore(Model *model, Error *err)
+static int restore(Model *model, bool only_check, Error *err)
 {
-    Restore r = {.model = model, .scratch = arena_create()};
+    Restore r = {.model = model, .scratch = arena_create(), .only_check = only_check};
     if (!r.scratch)
         return error_memory(err, "restoring");
     int status = metadata_read(model, r.scratch, &r.metadata, err);
     r.names = (Emitter){.model = model, .scratch = r.scratch, .prefix = r.metadata.prefix};
     if (!status && r.metadata.form != FORM_PLAIN)
         status = restore_all(&r, err);
-    if (!status)
+    if (!status && !only_check)
         status = model_set_metadata(model, REWRITE_KEY, NULL, err);
     arena_destroy(r.scratch);
     return status;
+}
+
+int rewrite_restore(Model *model, Error *err)
+{
+    return restore(model, false, err);
+}
+
+int rewrite_check(Model *model, Error *err)
+{
+    return restore(model, true, err);
 }

@@ -313,7 +313,7 @@ int restore_blocks(Restore *r, float **value, uint64_t *n, Error *err)
     digest_add(&r->digest, r->codebook, (size_t)r->levels * sizeof *r->codebook);
     if (r->digest != r->metadata.coded.tables)
         return restore_refuse(r, "the tables' checksum is wrong", NULL, err);
-    *value = arena_array(r->scratch, *n, sizeof **value);
+    *value = arena_array(r->model->arena, *n, sizeof **value);
     if (!*value)
         return error_memory(err, "decoded weights");
     uint64_t at = 0;

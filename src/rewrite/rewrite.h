@@ -33,6 +33,8 @@ typedef struct {
     const CodedTensor *tensors; /* in symbol order, together covering all symbols */
     uint64_t n_symbols;
     const uint16_t *symbols;
+    const unsigned char *index; /* form lookup alone, in place of symbols: these as they are stored, one
+                                   byte each for up to 256 levels, else two, in a file of the model's */
     int levels;
     const float *codebook;      /* [levels] */
 } Coded;
@@ -78,6 +80,10 @@ typedef struct {
 int rewrite_save(Model *model, const char *path, RewriteSidecar sidecar, RewriteSizes *sizes,
                  Error *err);
 
+/* What the model takes in one file, with the external data that it still refers to: these are taken
+ * into the message, as views, as rewrite_save does it. */
+int rewrite_size(Model *model, uint64_t *bytes, Error *err);
+
 /* What the bytes of a rewritten model (in one file, before any zstd) are spent on. */
 typedef struct {
     uint64_t streams, codebook, tables; /* our tensors, with their names and shapes */
@@ -93,5 +99,7 @@ int rewrite_parts(const Model *model, RewriteParts *parts, Error *err);
 /* True when the model carries our metadata; form and note are filled in (either may be NULL). */
 bool rewrite_is_ours(const Model *model, RewriteForm *form, const char **note);
 int rewrite_restore(Model *model, Error *err);
+/* For form lookup: the checks of rewrite_restore, without making the weights. */
+int rewrite_check(Model *model, Error *err);
 
 #endif

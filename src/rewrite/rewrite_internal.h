@@ -187,6 +187,7 @@ typedef struct {
     const float *codebook;
     int64_t levels;
     uint32_t digest; /* of the tables read so far */
+    bool only_check; /* no weights are made */
 } Restore;
 
 int restore_refuse(const Restore *r, const char *what, const char *name, Error *err);
@@ -200,7 +201,7 @@ int restore_codebook(Restore *r, Error *err);
 /* The sizes of a Split: its input from opset 13, its attribute before. */
 int restore_sizes(Restore *r, const char *name, const Onnx__NodeProto *split, int64_t **size,
                   size_t *n, Error *err);
-/* Decodes all blocks into one array of values. */
+/* Decodes all blocks into one array of values, in the model's arena. */
 int restore_blocks(Restore *r, float **value, uint64_t *n, Error *err);
 
 #endif

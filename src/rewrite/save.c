@@ -192,13 +192,20 @@ static int save_with_sidecar(Sidecar *sidecar, const char *path, RewriteSizes *s
     return status;
 }
 
+int rewrite_size(Model *model, uint64_t *bytes, Error *err)
+{
+    int status = take_in_graph(model, model->proto->graph, err);
+    *bytes = status ? 0 : model_packed_size(model);
+    return status;
+}
+
 int rewrite_save(Model *model, const char *path, RewriteSidecar sidecar, RewriteSizes *sizes,
                  Error *err)
 {
-    int status = take_in_graph(model, model->proto->graph, err);
+    uint64_t whole;
+    int status = rewrite_size(model, &whole, err);
     if (status)
         return status;
-    size_t whole = model_packed_size(model);
     RewriteSizes unused;
     sizes = sizes ? sizes : &unused;
     if (sidecar == SIDECAR_NEVER || (sidecar == SIDECAR_AUTO && whole <= AUTO_BYTES)) {

@@ -323,6 +323,16 @@ int file_commit(FileWriter *writer, Error *err)
     return status;
 }
 
+int file_map_written(FileWriter *writer, FileMap *map, Error *err)
+{
+    *map = (FileMap){0};
+    int status = flush(writer, err);
+    if (!status)
+        status = file_map(temporaries[writer->slot].path, map, err);
+    file_abort(writer);
+    return status;
+}
+
 void file_abort(FileWriter *writer)
 {
     for (FileWriter *next; writer; writer = next) {

@@ -36,6 +36,10 @@ int file_prepare(FileWriter *writer, Error *err);
 int file_commit(FileWriter *writer, Error *err);
 void file_abort(FileWriter *writer); /* NULL is allowed */
 
+/* In place of file_commit, for what only this process is to read: no file is left, its bytes are
+ * mapped. The target is not touched. */
+int file_map_written(FileWriter *writer, FileMap *map, Error *err);
+
 /* From here on `other` is prepared, committed (just before) and aborted together with `writer`,
  * which owns it. When a later rename fails, files of the group that were new are removed again. */
 void file_attach(FileWriter *writer, FileWriter *other);
