@@ -146,9 +146,10 @@ typedef struct {
     int levels;              /* centres that ECSQ starts from, up to 65535; 0: as lambda asks */
     uint64_t seed;
     int threads;             /* 0: one a processor */
-    size_t memory;           /* bytes for activations; 0: no bound. Without data and without a form,
-                                method or goal that asks for more, for all of compress; 0: 1.5 GB:
-                                a model that takes more is streamed, into form lookup */
+    size_t memory;           /* bytes for activations; 0: 1 GiB, 256 a byte of the file, 4096 a byte of a
+                                batch of inputs, at most what the machine has. Without data and without
+                                a form, method or goal that asks for more, for all of compress; 0: 1.5
+                                GB: a model that takes more is streamed, into form lookup */
     /* Preprocessing of the data: (x*scale - mean[c]) / std[c] along axis 1. scale 0: 1/255 for uint8
      * data and 1 for others. */
     double scale;

@@ -339,6 +339,12 @@ def bad_data(work):
     refused("two goals", work, "compress", LENET, "--ratio", "10", "--bits", "2", says=("one goal",), code=1)
     refused("too little memory", work, "compress", LENET, "--calib", work / "few.npy", "--memory", "20k",
             says=("memory bound",), code=7)
+    np.save(work / "eight.npy", np.zeros((2, 8), np.float32))
+    greedy = ROOT / "tests" / "fuzz" / "corpus" / "compress"
+    refused("rounds without end", work, "compress", greedy / "endless", "--calib", work / "eight.npy",
+            says=("y (Loop)", "rounds"), code=4)
+    refused("gigabytes from a few bytes", work, "compress", greedy / "greedy-pad", "--calib",
+            work / "eight.npy", says=("y (Pad)", "follows from the sizes"), code=7)
     refused("unreachable goal", work, "compress", LENET, "--calib", work / "few.npy", "--ratio", "5000",
             code=6)
 

@@ -71,8 +71,8 @@ const char *program_unsupported(const Program *program);
 
 enum { EXEC_DISCARD = 0, EXEC_KEEP = 1 }; /* keep what a backward run needs */
 
-/* `memory` bounds the bytes of activations and their gradients (0: no bound), not those of weights'
- * gradients. */
+/* `memory` bounds the bytes of activations and their gradients, not those of weights' gradients (0: as
+ * the sizes of file and inputs allow, limits.c). */
 int exec_create(const Program *program, size_t memory, Exec **exec, Error *err);
 void exec_free(Exec *exec); /* NULL is allowed */
 /* weights[k] replaces weight k's values in later runs (not copied; NULL: the original). A NULL

@@ -13,7 +13,8 @@ int exec_create(const Program *program, size_t memory, Exec **result, Error *err
            n_weights = (size_t)program->n_weights + 1, n_steps = (size_t)program->n_steps + 1,
            n_in = (size_t)program->most_in + 1, n_out = (size_t)program->most_out + 1;
     exec->program = program;
-    exec->pool = pool_create(memory);
+    exec->bounded = memory != 0;
+    exec->pool = pool_create(memory ? memory : limit_memory(program, NULL));
     exec->values = calloc(n_values, sizeof *exec->values);
     exec->in = calloc(n_in, sizeof *exec->in);
     exec->out = calloc(n_out, sizeof *exec->out);
@@ -296,6 +297,9 @@ int exec_forward(Exec *exec, const Value *inputs, int keep, Error *err)
     if (program->unsupported)
         return error_set(err, ONNXPRESS_UNSUPPORTED, "%s: no rule to run this op",
                          program->unsupported);
+    if (!exec->bounded)
+        pool_set_limit(exec->pool, limit_memory(program, inputs));
+    exec->most_rounds = limit_rounds(program, inputs);
     int status = bind_values(exec, inputs, err);
     if (!status)
         status = exec_run_steps(exec, 0, program->n_steps, -1, keep, err);

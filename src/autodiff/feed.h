@@ -30,8 +30,9 @@ int64_t feed_samples(const Feed *feed);
 int64_t feed_max_batch(const Feed *feed);
 /* Runs the graph on a sample or two. Where two at once fail or do not answer as each does alone, the
  * largest batch becomes 1, whatever the graph declares; where many would take much memory,
- * feed_block becomes small (INT64_MAX before). Errors: those of a run of one sample. */
-int feed_fit(Feed *feed, const Program *program, Error *err);
+ * feed_block becomes small (INT64_MAX before). `memory` as exec_create's. Errors: those of a run of one
+ * sample. */
+int feed_fit(Feed *feed, const Program *program, size_t memory, Error *err);
 int64_t feed_block(const Feed *feed);
 /* Makes values[k] for every program input from the samples sample[0..n). Storage lives in `store`,
  * which the caller keeps (one a thread) and frees with feed_store_free. */

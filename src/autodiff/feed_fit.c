@@ -13,6 +13,8 @@
 #define SAME 1e-6
 
 typedef struct {
+    size_t memory; /* bound of the run, and what it keeps: as exec_create's and exec_forward's */
+    int keep;
     int n_outputs;
     double **out; /* [n_outputs] */
     int64_t *count;
@@ -52,15 +54,15 @@ static int run_samples(const Program *program, const Feed *feed, const int64_t *
     Exec *exec = NULL;
     FeedStore *store = feed_store_create();
     Value *inputs = calloc((size_t)program_inputs(program) + 1, sizeof *inputs);
-    *run = (Run){.n_outputs = program_outputs(program)};
+    run->n_outputs = program_outputs(program);
     int rc = store && inputs ? ONNXPRESS_OK : error_memory(err, "a first run");
     if (!rc)
-        rc = exec_create(program, 0, &exec, err);
+        rc = exec_create(program, run->memory, &exec, err);
     if (!rc)
         rc = feed_batch(feed, sample, n, store, inputs, err);
     if (!rc) {
         exec_set_samples(exec, n);
-        rc = exec_forward(exec, inputs, EXEC_KEEP, err);
+        rc = exec_forward(exec, inputs, run->keep, err);
     }
     if (!rc) {
         run->peak = exec_peak_bytes(exec);
@@ -93,14 +95,22 @@ static bool agree(const Run *first, const Run *second, const Run *both)
     return true;
 }
 
-int feed_fit(Feed *feed, const Program *program, Error *err)
+int feed_fit(Feed *feed, const Program *program, size_t memory, Error *err)
 {
-    Run first = {0}, second = {0}, both = {0};
+    Run first = {.memory = memory, .keep = EXEC_KEEP}, second, both;
     Error own = {0};
     const int64_t sample[] = {0, feed->samples > 1};
     if (feed->max_batch != INT64_MAX && feed->max_batch > 1)
         return ONNXPRESS_OK;
-    int rc = run_samples(program, feed, &sample[0], 1, &first, err);
+    int rc = run_samples(program, feed, &sample[0], 1, &first, &own);
+    if (rc == ONNXPRESS_MEMORY) { /* who only wants answers needs less */
+        first = (Run){.memory = memory, .keep = EXEC_DISCARD};
+        own = (Error){0};
+        rc = run_samples(program, feed, &sample[0], 1, &first, &own);
+    }
+    if (rc)
+        error_set(err, own.code, "%s", own.message);
+    second = both = (Run){.memory = memory, .keep = first.keep};
     if (!rc && feed->max_batch > 1) {
         bool fits = run_samples(program, feed, &sample[1], 1, &second, &own) == ONNXPRESS_OK &&
                     run_samples(program, feed, sample, 2, &both, &own) == ONNXPRESS_OK &&

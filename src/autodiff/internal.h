@@ -134,7 +134,13 @@ void *buffer_data(Buffer *buffer); /* 64-byte aligned */
 void buffer_retain(Buffer *buffer);
 void pool_release(Pool *pool, Buffer *buffer); /* NULL is allowed */
 size_t pool_limit(const Pool *pool);
+void pool_set_limit(Pool *pool, size_t limit);
 size_t pool_peak(const Pool *pool); /* most bytes in use at one time */
+
+/* limits.c: what a run may take in bytes, and in rounds of all its loops, where the caller sets no bound:
+ * so much for each byte of the file and of the inputs (NULL: none are known). */
+size_t limit_memory(const Program *program, const Value *inputs);
+int64_t limit_rounds(const Program *program, const Value *inputs);
 
 /* loop.c: what the rounds of a loop leave for the way back. */
 typedef struct LoopFrames LoopFrames;
@@ -159,7 +165,8 @@ struct Exec {
     bool by_batch;         /* set by exec_set_by_batch */
     bool *done;            /* [n_steps] ran, and in no branch that was passed over */
     LoopFrames *loops;     /* [graph->n_bodies] */
-    int64_t rounds;        /* of all loops in this run */
+    int64_t rounds, most_rounds; /* of all loops in this run */
+    bool bounded;          /* the caller has set a bound on memory */
     void (*sink)(void *context, int weight, const real *gradient); /* or NULL */
     void *sink_context;
     bool ran;              /* the last forward succeeded */

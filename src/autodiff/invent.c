@@ -10,6 +10,7 @@
 #define SLOW 0.9          /* correlation of neighbours in slow noise */
 #define SLOW_AXIS 16      /* shorter axes are channels or features: no neighbours */
 #define PICTURE_CHANNELS 3
+#define MOST_BYTES ((size_t)512 << 20) /* of all samples; a few words of a file can declare any size */
 #define FOLLOW 8          /* nodes between an input and the table it is looked up in */
 
 typedef struct {
@@ -98,13 +99,12 @@ static int64_t table_rows(const Program *program, const char *name)
     static const char *const passes[] = {"Cast",    "Identity", "Unsqueeze",
                                          "Squeeze", "Reshape",  "Flatten"};
     const Graph *graph = program_graph(program);
-    const Onnx__GraphProto *proto = program_model(program)->proto->graph;
     int v = graph_find(graph, name);
     for (int step = 0; step < FOLLOW && v >= 0; step++) {
         int next = -1;
         for (int u = 0; u < graph->values[v].n_uses; u++) {
             GraphUse use = graph->values[v].uses[u];
-            const Onnx__NodeProto *node = proto->node[use.node];
+            const Onnx__NodeProto *node = graph->nodes[use.node];
             const char *op = node->op_type ? node->op_type : "";
             bool gather = strcmp(op, "Gather") == 0 && use.input == 1;
             bool embed = strcmp(op, "EmbedLayerNormalization") == 0 && use.input >= 0 &&
@@ -181,23 +181,55 @@ static void fill_reals(const ProgramInput *input, const Shape *shape, uint64_t k
     }
 }
 
+/* Type, shape and size of input k. */
+static int describe(Invention *it, int k, Tensor *tensor, Error *err)
+{
+    const ProgramInput *input = program_input(it->program, k);
+    bool real_valued = dtype_is_real(input->dtype);
+    if (!real_valued && !dtype_is_integer(input->dtype))
+        return error_set(err, ONNXPRESS_UNSUPPORTED, "input %s is of %s: no data can be invented",
+                         input->name, dtype_name(input->dtype));
+    tensor->name = input->name;
+    tensor->dtype = real_valued ? DTYPE_FLOAT : DTYPE_INT64;
+    int status = shape_of(it, input, &tensor->shape, err);
+    if (!status && (!shape_count(&tensor->shape, &tensor->count) ||
+                    !size_mul((size_t)tensor->count, dtype_bytes(tensor->dtype), &tensor->bytes)))
+        return error_set(err, ONNXPRESS_MEMORY, "input %s declares an impossible size", input->name);
+    return status;
+}
+
+/* All inputs, of as many samples as there is room for. */
+static int describe_all(Invention *it, Tensor *tensors, int n, Error *err)
+{
+    size_t bytes = 0, wanted = (size_t)it->samples;
+    it->samples = 1;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int k = 0; k < n; k++) {
+            int status = describe(it, k, &tensors[k], err);
+            if (status)
+                return status;
+            if (pass == 0 && (tensors[k].bytes > MOST_BYTES - bytes))
+                return error_set(err, ONNXPRESS_MEMORY,
+                                 "its inputs declare sizes of more than %zu bytes a sample: give "
+                                 "samples in place of random ones",
+                                 MOST_BYTES);
+            bytes += pass ? 0 : tensors[k].bytes;
+        }
+        size_t room = bytes ? MOST_BYTES / bytes : wanted;
+        it->samples = (int64_t)(room < wanted ? room : wanted);
+    }
+    return ONNXPRESS_OK;
+}
+
 static int fill(const Invention *it, int k, Tensor *tensor, Error *err)
 {
     const ProgramInput *input = program_input(it->program, k);
     uint64_t key = hash_step(hash_step(0, it->seed), (uint64_t)k);
     bool real_valued = dtype_is_real(input->dtype);
-    size_t each = real_valued ? sizeof(float) : sizeof(int64_t);
-    if (!real_valued && !dtype_is_integer(input->dtype))
-        return error_set(err, ONNXPRESS_UNSUPPORTED, "input %s is of %s: no data can be invented",
-                         input->name, dtype_name(input->dtype));
-    if (!shape_count(&tensor->shape, &tensor->count) ||
-        !size_mul((size_t)tensor->count, each, &tensor->bytes))
-        return error_memory(err, "invented samples");
+    size_t each = dtype_bytes(tensor->dtype);
     void *data = arena_array(it->arena, (size_t)tensor->count, each);
     if (!data)
         return error_memory(err, "invented samples");
-    tensor->name = input->name;
-    tensor->dtype = real_valued ? DTYPE_FLOAT : DTYPE_INT64;
     tensor->data = data;
     if (real_valued)
         fill_reals(input, &tensor->shape, key, data, tensor->count);
@@ -216,11 +248,10 @@ int invent_samples(const Program *program, int64_t samples, int64_t size, uint64
     Tensor *tensors = it.arena ? arena_array(it.arena, (size_t)n + 1, sizeof *tensors) : NULL;
     if (!tensors)
         rc = error_memory(err, "invented samples");
-    for (int k = 0; k < n && !rc; k++) {
-        rc = shape_of(&it, program_input(program, k), &tensors[k].shape, err);
-        if (!rc)
-            rc = fill(&it, k, &tensors[k], err);
-    }
+    if (!rc)
+        rc = describe_all(&it, tensors, n, err);
+    for (int k = 0; k < n && !rc; k++)
+        rc = fill(&it, k, &tensors[k], err);
     *free_sizes = it.free_sizes;
     if (rc) {
         arena_destroy(it.arena);

@@ -3,8 +3,9 @@
  *
  * Reals are noise that changes slowly along the last two axes, as pictures and sounds do; tokens lie
  * within the tables that they are looked up in; masks are ones, states zeros, sizes what was chosen.
- * Axes without a fixed size get 1 where they count samples, else `size`. The Dataset owns everything.
- * Errors: ONNXPRESS_UNSUPPORTED for an input of unknown rank or a type that no op here takes.
+ * Axes without a fixed size get 1 where they count samples, else `size`. There are fewer samples where
+ * their sizes are large. The Dataset owns everything. Errors: ONNXPRESS_UNSUPPORTED for an input of
+ * unknown rank or a type that no op here takes, ONNXPRESS_MEMORY for a size beyond reason.
  */
 #ifndef ONNXPRESS_AUTODIFF_INVENT_H
 #define ONNXPRESS_AUTODIFF_INVENT_H

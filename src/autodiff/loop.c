@@ -9,10 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A file of a few bytes can ask for rounds without end. */
-#define MOST_ROUNDS ((int64_t)1 << 20)
-
 typedef struct {
+    Buffer *storage;   /* of the lists below, so that they count in the bound on memory */
     Value *values;     /* the body's, bodies within it included */
     bool *done;        /* of the body's steps */
     LoopFrames *inner; /* of the loops within it */
@@ -72,17 +70,15 @@ static void frame_free(Exec *exec, int number, Frame *frame)
 {
     const Program *program = exec->program;
     const GraphBody *body = &program->graph->bodies[number];
-    for (int v = body->first_value; frame->values && v < body->end_value; v++)
+    for (int v = body->first_value; v < body->end_value; v++)
         pool_release(exec->pool, frame->values[v - body->first_value].buffer);
-    for (int b = number + 1; frame->inner && b < program->bodies[number].end_body; b++) {
+    for (int b = number + 1; b < program->bodies[number].end_body; b++) {
         LoopFrames kept = exec->loops[b];
         exec->loops[b] = frame->inner[b - number - 1];
         frames_free(exec, b);
         exec->loops[b] = kept;
     }
-    free(frame->values);
-    free(frame->done);
-    free(frame->inner);
+    pool_release(exec->pool, frame->storage);
 }
 
 static void frames_free(Exec *exec, int number)
@@ -114,6 +110,26 @@ static bool frames_grow(LoopFrames *frames)
     return true;
 }
 
+static int no_room(const Loop *l)
+{
+    return refuse(l, ONNXPRESS_MEMORY,
+                  "the memory bound has no room for its rounds; set a larger one (--memory)");
+}
+
+/* Zeroed lists of a body of n values and so many steps, with loops in it. */
+static bool frame_open(const Loop *l, size_t n, size_t steps, Frame *frame)
+{
+    size_t inner = (size_t)l->n_inner;
+    size_t bytes = n * sizeof(Value) + inner * sizeof(LoopFrames) + steps * sizeof(bool) + 1;
+    frame->storage = pool_take(l->exec->pool, bytes);
+    if (!frame->storage)
+        return false;
+    frame->values = memset(buffer_data(frame->storage), 0, bytes);
+    frame->inner = (LoopFrames *)(void *)(frame->values + n);
+    frame->done = (bool *)(void *)(frame->inner + inner);
+    return true;
+}
+
 /* Moves what the round has left into a new frame. */
 static int frame_save(const Loop *l)
 {
@@ -123,15 +139,9 @@ static int frame_save(const Loop *l)
     int n = end - first, steps = l->place->end - l->place->first;
     if (!frames_grow(frames))
         return error_memory(l->err, "a loop's rounds");
-    Frame frame = {.values = calloc((size_t)n + 1, sizeof *frame.values),
-                   .done = calloc((size_t)steps + 1, sizeof *frame.done),
-                   .inner = calloc((size_t)l->n_inner + 1, sizeof *frame.inner)};
-    if (!frame.values || !frame.done || !frame.inner) {
-        free(frame.values);
-        free(frame.done);
-        free(frame.inner);
-        return error_memory(l->err, "a loop's rounds");
-    }
+    Frame frame;
+    if (!frame_open(l, (size_t)n, (size_t)steps, &frame))
+        return no_room(l);
     for (int v = first; v < end; v++)
         if (is_of_round(exec->program, v)) {
             frame.values[v - first] = exec->values[v];
@@ -206,6 +216,7 @@ static void *element(const Value *value, int64_t at)
 typedef struct {
     Value *carried;      /* [n_carried], with references of their own */
     Value *stacked;      /* [round][n_stacked], the same */
+    Buffer *storage;     /* of `stacked` */
     int64_t n, room;     /* rounds */
 } Rounds;
 
@@ -231,7 +242,27 @@ static void rounds_close(const Loop *l, Rounds *rounds)
     for (int64_t k = 0; rounds->stacked && k < rounds->n * l->loop->n_stacked; k++)
         pool_release(l->exec->pool, rounds->stacked[k].buffer);
     free(rounds->carried);
-    free(rounds->stacked);
+    pool_release(l->exec->pool, rounds->storage);
+}
+
+/* Room for the results of one more round. */
+static int rounds_grow(const Loop *l, Rounds *rounds)
+{
+    size_t n_stacked = (size_t)l->loop->n_stacked, n = (size_t)rounds->n, bytes;
+    if (rounds->n < rounds->room)
+        return ONNXPRESS_OK;
+    Buffer *larger = size_mul(2 * n + 8, n_stacked * sizeof(Value), &bytes)
+                         ? pool_take(l->exec->pool, bytes + 1)
+                         : NULL;
+    if (!larger)
+        return no_room(l);
+    if (n > 0)
+        memcpy(buffer_data(larger), rounds->stacked, n * n_stacked * sizeof(Value));
+    pool_release(l->exec->pool, rounds->storage);
+    rounds->storage = larger;
+    rounds->stacked = buffer_data(larger);
+    rounds->room = 2 * rounds->n + 8;
+    return ONNXPRESS_OK;
 }
 
 /* The axis of a scanned input, and how long it is. */
@@ -348,17 +379,10 @@ static int end_round(const Loop *l, Rounds *rounds, int keep, int64_t *go)
     int status = ONNXPRESS_OK;
     if (!loop->scan)
         status = single(l, &exec->values[result[0]], 1, go);
+    if (!status)
+        status = rounds_grow(l, rounds);
     if (status)
         return status;
-    if (rounds->n == rounds->room) {
-        int64_t room = 2 * rounds->room + 8;
-        Value *larger =
-            realloc(rounds->stacked, (size_t)(room * loop->n_stacked + 1) * sizeof *larger);
-        if (!larger)
-            return error_memory(l->err, "a loop's results");
-        rounds->stacked = larger;
-        rounds->room = room;
-    }
     for (int k = 0; k < loop->n_carried + loop->n_stacked; k++) {
         const Value *value = &exec->values[result[loop->first_result + k]];
         if ((!value->r && !value->i) || (value->items && k >= loop->n_carried))
@@ -439,8 +463,10 @@ int loop_forward(Exec *exec, const Step *step, int keep, Error *err)
     if (!status)
         status = start_carried(&l, &rounds);
     for (int64_t t = 0; t < trips && go && !status; t++) {
-        if (++exec->rounds > MOST_ROUNDS)
-            status = refuse(&l, ONNXPRESS_UNSUPPORTED, "more than a million rounds");
+        if (++exec->rounds > exec->most_rounds)
+            status = refuse(&l, ONNXPRESS_UNSUPPORTED,
+                            "its loops go more rounds than the sizes of the file and its inputs "
+                            "explain");
         if (!status)
             status = start_round(&l, &rounds, t, trips);
         if (!status)

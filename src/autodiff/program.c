@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Folding is for shape arithmetic; what is larger stays in the graph and is computed by each run.
- */
+/* Folding is for shape arithmetic; what is larger, one value or all of them, stays in the graph and is
+ * computed by each run. */
 #define FOLD_BYTES ((size_t)64 << 20)
+#define CONSTANT_TIMES 16
+#define FOLD_TIMES 8 /* the file's own size: integers of a byte become longer ones */
 
 #ifdef ONNXPRESS_F64
 #define REAL_DTYPE DTYPE_DOUBLE
@@ -77,10 +79,35 @@ static int read_constant(Program *program, const GraphValue *value, ProgramValue
     return out->i ? tensor_to_int64(&tensor, out->i, err) : error_memory(err, value->name);
 }
 
+/* Tensors in other files may all lie in the same bytes of them: a few words of a file for each. */
+static int check_constants(const Program *program, Error *err)
+{
+    const Model *model = program->model;
+    uint64_t room = CONSTANT_TIMES * (model_packed_size(model) + model->external_bytes);
+    for (int v = 0; v < program->graph->n_values; v++) {
+        const Onnx__TensorProto *init = program->graph->values[v].init;
+        Tensor tensor;
+        if (!init || !init->n_external_data)
+            continue;
+        int status = model_tensor(program->model, init, program->graph->values[v].name, &tensor, err);
+        if (status)
+            return status;
+        if (tensor.bytes > room)
+            return error_set(err, ONNXPRESS_MEMORY,
+                             "%s: its tensors are more than %d times as large as its external data",
+                             model->path, CONSTANT_TIMES);
+        room -= tensor.bytes;
+    }
+    return ONNXPRESS_OK;
+}
+
 static int read_values(Program *program, Error *err)
 {
     const Graph *graph = program->graph;
     size_t n = (size_t)graph->n_values + 1;
+    int checked = check_constants(program, err);
+    if (checked)
+        return checked;
     program->values = arena_array(program->arena, n, sizeof *program->values);
     program->weights = arena_array(program->arena, n, sizeof *program->weights);
     if (!program->values || !program->weights)
@@ -208,6 +235,15 @@ static bool is_fixed(const Program *program, int v)
            (known->origin == FROM_WEIGHT && program->weights[known->index].steers);
 }
 
+static size_t folded_bytes(const Step *step, Value *const *out)
+{
+    size_t bytes = 0;
+    for (int k = 0; k < step->op.n_out; k++)
+        if (step->out[k] >= 0)
+            bytes += (size_t)out[k]->count * (out[k]->r ? sizeof(real) : sizeof(int64_t));
+    return bytes;
+}
+
 static int keep_folded(Program *program, const Step *step, Value *const *out, Error *err)
 {
     for (int k = 0; k < step->op.n_out; k++) {
@@ -240,9 +276,11 @@ static int fold(Program *program, Error *err)
     int status = exec_create(program, FOLD_BYTES, &exec, err), left = 0;
     if (status)
         return status;
+    size_t room = FOLD_BYTES + FOLD_TIMES * (size_t)(program->model->file_bytes +
+                                                     program->model->external_bytes);
     for (int s = 0; s < program->n_steps && !status; s++) {
         Step *step = &program->steps[s];
-        bool fixed = !step->unsupported && step->holds < 0;
+        bool fixed = !step->unsupported && step->holds < 0 && room > 0;
         if (fixed && program->graph->first_body[step->node] >= 0 &&
             is_fixed(program, step->in[0]) && (status = program_choose(program, step, err)))
             break;
@@ -253,6 +291,9 @@ static int fold(Program *program, Error *err)
             fixed = exec_fold(exec, step, out, &own) == ONNXPRESS_OK;
             for (int k = 0; fixed && k < step->op.n_out; k++)
                 fixed = !out[k] || !out[k]->items; /* sequences stay with the runs */
+            size_t bytes = fixed ? folded_bytes(step, out) : 0;
+            fixed = fixed && bytes <= room;
+            room = bytes < room ? room - bytes : 0; /* what does not fit ends all folding */
             if (fixed)
                 status = keep_folded(program, step, out, err);
             exec_fold_release(exec, step);

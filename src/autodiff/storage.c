@@ -140,6 +140,11 @@ void pool_release(Pool *pool, Buffer *buffer)
     pool->idle[buffer->class] = buffer;
 }
 
+void pool_set_limit(Pool *pool, size_t limit)
+{
+    pool->limit = limit;
+}
+
 size_t pool_limit(const Pool *pool)
 {
     return pool->limit;

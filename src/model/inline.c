@@ -8,7 +8,8 @@
 
 #define OURS "onnxpress"
 #define MOST_DEPTH 64                              /* calls within calls */
-#define MOST_NODES(in_file) (100000 + 64 * (in_file)) /* calls of calls may double each time */
+/* Nodes and their inputs, outputs and attributes: calls of calls may double each time. */
+#define MOST_PARTS(in_file) (1000000 + 64 * (in_file))
 
 typedef struct {
     const Onnx__FunctionProto *proto;
@@ -20,7 +21,7 @@ typedef struct {
     Arena *arena; /* the model's */
     NameTable *names; /* "domain type overload" → number of the function */
     Function *function;
-    size_t nodes, most_nodes, calls;
+    size_t parts, most_parts, calls;
     Error *err;
 } Inliner;
 
@@ -65,6 +66,23 @@ static bool same_opset(const Inliner *in, const Onnx__FunctionProto *function)
     return true;
 }
 
+static size_t parts_of(const Onnx__NodeProto *node)
+{
+    return 1 + node->n_input + node->n_output + node->n_attribute;
+}
+
+/* What is about to be made; an error when it is too much for a file of this size. */
+static int spend(Inliner *in, size_t parts)
+{
+    if (parts <= in->most_parts - in->parts) {
+        in->parts += parts;
+        return ONNXPRESS_OK;
+    }
+    return error_set(in->err, ONNXPRESS_UNSUPPORTED,
+                     "%s: its functions expand to more than %zu nodes and arguments",
+                     in->model->path, in->most_parts);
+}
+
 static int index_functions(Inliner *in)
 {
     const Onnx__ModelProto *proto = in->model->proto;
@@ -75,14 +93,17 @@ static int index_functions(Inliner *in)
     for (size_t k = 0; k < proto->n_functions; k++) {
         const Onnx__FunctionProto *function = proto->functions[k];
         in->function[k].proto = function;
-        in->most_nodes += function->n_node;
+        for (size_t i = 0; i < function->n_node; i++)
+            in->most_parts += parts_of(function->node[i]);
         if (strcmp(text(function->domain), OURS) == 0 || !same_opset(in, function))
             continue;
         char *key = function_key(in->arena, function->domain, function->name, function->overload);
         if (!key || !name_table_add(in->names, key, (int)k))
             return no_memory(in);
     }
-    in->most_nodes = MOST_NODES(in->most_nodes + proto->graph->n_node);
+    for (size_t i = 0; i < proto->graph->n_node; i++)
+        in->most_parts += parts_of(proto->graph->node[i]);
+    in->most_parts = MOST_PARTS(in->most_parts);
     return ONNXPRESS_OK;
 }
 
@@ -165,10 +186,6 @@ static int place_infos(const Inliner *in, const Place *place, Onnx__ValueInfoPro
 
 static int add_node(Inliner *in, Nodes *to, Onnx__NodeProto *node)
 {
-    if (++in->nodes > in->most_nodes)
-        return error_set(in->err, ONNXPRESS_UNSUPPORTED,
-                         "%s: its functions expand to more than %zu nodes", in->model->path,
-                         in->most_nodes);
     if (to->n == to->room) {
         size_t room = 2 * to->room + 16;
         Onnx__NodeProto **larger = arena_array(in->arena, room, sizeof *larger);
@@ -218,7 +235,9 @@ static int place_graph(Inliner *in, const Place *place, Onnx__GraphProto **graph
     if (!placed)
         return no_memory(in);
     *placed = **graph;
-    int status = place_infos(in, place, &placed->input, placed->n_input);
+    int status = spend(in, placed->n_input + placed->n_output + placed->n_initializer);
+    if (!status)
+        status = place_infos(in, place, &placed->input, placed->n_input);
     if (!status)
         status = place_infos(in, place, &placed->output, placed->n_output);
     for (size_t k = 0; place && k < placed->n_initializer && !status; k++)
@@ -336,7 +355,9 @@ static int add_nodes(Inliner *in, Nodes *to, Onnx__NodeProto *const *nodes, size
     int status = ONNXPRESS_OK;
     for (size_t k = 0; k < n && !status; k++) {
         Onnx__NodeProto *node = nodes[k];
-        status = place_node(in, place, &node, depth);
+        status = spend(in, parts_of(node));
+        if (!status)
+            status = place_node(in, place, &node, depth);
         const Function *function = status ? NULL : called(in, node, &status);
         if (!status)
             status = function ? add_call(in, to, function, node, depth + 1)

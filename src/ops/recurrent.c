@@ -304,7 +304,7 @@ static void put_state(const Times *t, int direction, const real *state, Value *t
 
 static int recurrent_forward(const OpCall *call)
 {
-    Times t;
+    Times t = {0};
     int status = times_open(call, &t), most = t.kind && t.kind->cell == CELL_LSTM ? 3 : 2;
     for (int k = 0; k < most && !status; k++)
         if (wanted_output(call, k))
@@ -451,7 +451,7 @@ static void step_back(const OpCall *call, const Times *t, int d, const CellRun *
 
 static int recurrent_backward(const OpCall *call)
 {
-    Times t;
+    Times t = {0};
     int status = times_open(call, &t);
     bool *running = status ? NULL : op_scratch(call, (size_t)t.batch, sizeof *running);
     if (!running)
@@ -508,7 +508,7 @@ static void add_moment(int64_t rows, int64_t columns, const real *x, real *acc)
 
 static int recurrent_moment(const OpCall *call, int k, real *acc)
 {
-    Times t;
+    Times t = {0};
     int status = times_open(call, &t);
     for (int d = 0; !status && d < t.kind->directions; d++) {
         CellRun run;

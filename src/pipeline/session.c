@@ -114,7 +114,7 @@ static int bind_data(Session *session, Data *data)
     memcpy(feed.mean, options->mean, sizeof feed.mean);
     memcpy(feed.std, options->std, sizeof feed.std);
     int rc = feed_create(session->program, data->dataset, &feed, &data->feed, session->err);
-    return rc ? rc : feed_fit(data->feed, session->program, session->err);
+    return rc ? rc : feed_fit(data->feed, session->program, options->memory, session->err);
 }
 
 /* Random inputs; where the graph leaves sizes open, the first size that it runs at. */
