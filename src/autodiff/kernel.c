@@ -29,10 +29,10 @@ static int out_of_storage(const OpCall *call, size_t bytes)
     if (pool_limit(exec->pool))
         return op_error(
             call, ONNXPRESS_MEMORY,
-            "%zu bytes more than the memory bound of %zu%s; use smaller batches or %s it", bytes,
+            "%zu bytes more than the memory bound of %zu%s; use smaller batches or %s", bytes,
             pool_limit(exec->pool),
             exec->bounded ? "" : ", which follows from the sizes of the file and its inputs",
-            exec->bounded ? "raise" : "set (--memory)");
+            exec->bounded ? "raise it" : "set one (--memory)");
     return op_error(call, ONNXPRESS_MEMORY, "out of memory for %zu bytes", bytes);
 }
 

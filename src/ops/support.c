@@ -131,16 +131,16 @@ int64_t integer_wrap(int dtype, int64_t value)
 void move_strided(int dtype, const Shape *shape, void *to, const int64_t *to_stride,
                   const void *from, const int64_t *from_stride)
 {
-    size_t element = dtype_is_real(dtype) ? sizeof(real) : sizeof(int64_t);
+    int64_t element = (int64_t)(dtype_is_real(dtype) ? sizeof(real) : sizeof(int64_t));
     Walk walk;
     if (!walk_start(&walk, shape, 2, (const int64_t *const[]){to_stride, from_stride}))
         return;
     bool dense = walk.step[0] == 1 && walk.step[1] == 1;
     do {
         if (dense)
-            memcpy((char *)to + (size_t)walk.offset[0] * element,
-                   (const char *)from + (size_t)walk.offset[1] * element,
-                   (size_t)walk.inner * element);
+            memcpy((char *)to + walk.offset[0] * element, /* backwards too */
+                   (const char *)from + walk.offset[1] * element,
+                   (size_t)(walk.inner * element));
         else if (dtype_is_real(dtype))
             MOVE(real);
         else
