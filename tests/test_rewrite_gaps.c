@@ -102,6 +102,57 @@ START_TEST(blocks_of_both_kinds)
 }
 END_TEST
 
+/* Tensors of like statistics share a code, and others do not, wherever they are in the model. */
+START_TEST(groups_by_statistics)
+{
+    Model *model = load(LENET);
+    Coded coded = random_coded(model, 17, _i % 2, INT64_MAX);
+    uint16_t *symbol = (uint16_t *)(uintptr_t)coded.symbols;
+    uint16_t skipped = skipped_symbol(coded.codebook, 17);
+    size_t offset[MAX_TENSORS + 1] = {0};
+    bool seen[MAX_TENSORS] = {false};
+    for (size_t t = 0; t < coded.n_tensors; t++) {
+        const CodedTensor *tensor = &coded.tensors[t];
+        offset[t + 1] = offset[t] + tensor->count;
+        bool sparse = tensor->count > 100000;
+        for (size_t i = offset[t]; i < offset[t + 1]; i++)
+            symbol[i] = sparse && below(100) < 95 ? skipped : (uint16_t)below(17);
+    }
+    Groups groups;
+    BlockPlan plan;
+    uint64_t bytes = 0;
+    ck_assert_int_eq(
+        groups_find(symbol, offset, coded.n_tensors, coded.codebook, 17, arena, &groups, &error),
+        0);
+    ck_assert_uint_ge(groups.n_blocks, 2);
+    ck_assert(groups.first[0] == 0 && groups.first[groups.n_blocks] == coded.n_symbols);
+    uint16_t *together = arena_array(arena, coded.n_symbols, sizeof *together), *at = together;
+    for (size_t b = 0; b < groups.n_blocks; b++) {
+        ck_assert(groups.first[b] % 12 == 0 && groups.first[b] < groups.first[b + 1]);
+        groups_gather(symbol, offset, &groups, b, at);
+        at += groups.first[b + 1] - groups.first[b];
+    }
+    at = together;
+    for (size_t k = 0; k < coded.n_tensors; k++) {
+        size_t t = groups.order[k];
+        for (size_t i = offset[t]; i < offset[t + 1]; i++)
+            ck_assert_uint_eq(*at++, symbol[i]);
+        ck_assert(!seen[t]);
+        seen[t] = true;
+    }
+    ck_assert_int_eq(block_plan(symbol, coded.n_symbols, skipped, 17, &plan, &error), 0);
+    ck_assert_int_eq(
+        rewrite_estimate(symbol, offset, coded.n_tensors, coded.codebook, 17, &bytes, &error), 0);
+    ck_assert_uint_lt(bytes, plan.bytes * 9 / 10);
+    RewriteForm form = _i / 2 ? FORM_INLINED : FORM_FUNCTION;
+    ck_assert_int_eq(rewrite_apply(model, &coded, form, NOTE, &error), 0);
+    assert_names(model);
+    ck_assert(found(model, "_t1") != NULL);
+    restore_and_compare(model, &coded);
+    model_free(model);
+}
+END_TEST
+
 /* What a block adds to the model: its initializers, its node, and the nodes of its levels. */
 static uint64_t block_bytes(const Model *model)
 {
@@ -132,9 +183,13 @@ START_TEST(estimate_is_near)
             zero_percent = zeros[z];
             Model *model = sparse_model(FORM_FUNCTION, 17, levels[l], false, &coded);
             uint64_t estimate, real = block_bytes(model);
-            ck_assert_int_eq(rewrite_estimate(coded.symbols, coded.n_symbols, coded.codebook,
-                                              coded.levels, &estimate, &error),
+            size_t *offset = calloc(coded.n_tensors + 1, sizeof *offset);
+            for (size_t t = 0; t < coded.n_tensors; t++)
+                offset[t + 1] = offset[t] + coded.tensors[t].count;
+            ck_assert_int_eq(rewrite_estimate(coded.symbols, offset, coded.n_tensors,
+                                              coded.codebook, coded.levels, &estimate, &error),
                              ONNXPRESS_OK);
+            free(offset);
             uint64_t slack = real * 3 / 100 + 1024;
             ck_assert_msg(estimate <= real + slack && real <= estimate + slack,
                           "%u %%, %d levels: estimated %llu, really %llu", zeros[z], levels[l],
@@ -287,6 +342,7 @@ int main(void)
     tcase_add_loop_test(round, sparse_round_trip, 0, 4);
     tcase_add_test(round, nothing_but_zeros);
     tcase_add_loop_test(round, blocks_of_both_kinds, 0, 4);
+    tcase_add_loop_test(round, groups_by_statistics, 0, 4);
     tcase_add_test(round, estimate_is_near);
     tcase_add_test(round, plan_takes_the_cheaper);
     tcase_add_test(round, skipped_is_nearest_zero);

@@ -131,10 +131,10 @@ static int estimate_bytes(Search *s, Choice *choice)
 {
     const QuantizeInput *in = &s->selection->input;
     uint64_t total = s->input->base_bytes + 4 * (uint64_t)choice->quantized.levels;
-    uint64_t n = in->offset[in->n_tensors];
     uint64_t streams;
-    int rc = rewrite_estimate(choice->quantized.symbol, n, choice->quantized.centre,
-                              choice->quantized.levels, &streams, s->session->err);
+    int rc = rewrite_estimate(choice->quantized.symbol, in->offset, in->n_tensors,
+                              choice->quantized.centre, choice->quantized.levels, &streams,
+                              s->session->err);
     if (rc)
         return rc;
     total += streams;

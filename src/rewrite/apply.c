@@ -79,19 +79,20 @@ static const char *shape_name(Emitter *e, List *shapes, const Shape *shape)
     return name;
 }
 
-/* The flat value of all weights → each weight under its own name. */
-static int deal_out(Emitter *e, const Coded *coded, const char *joined, uint64_t total, Error *err)
+/* The flat value of all weights, in this order → each weight under its own name. */
+static int deal_out(Emitter *e, const Coded *coded, const size_t *order, const char *joined,
+                    uint64_t total, Error *err)
 {
     size_t n = coded->n_tensors, pieces = n + (total > coded->n_symbols);
     const char **part = arena_array(e->scratch, pieces, sizeof *part);
     int64_t *size = arena_array(e->scratch, pieces, sizeof *size);
     if (!part || !size)
         return error_memory(err, "the weights' sizes");
-    for (size_t t = 0; t < n; t++) {
-        const CodedTensor *tensor = &coded->tensors[t];
+    for (size_t k = 0; k < n; k++) {
+        const CodedTensor *tensor = &coded->tensors[order[k]];
         bool as_it_is = tensor->shape.rank == 1 && tensor->dtype == DTYPE_FLOAT;
-        part[t] = as_it_is ? tensor->name : emit_numbered(e, 'w', t);
-        size[t] = (int64_t)tensor->count;
+        part[k] = as_it_is ? tensor->name : emit_numbered(e, 'w', k);
+        size[k] = (int64_t)tensor->count;
     }
     if (pieces > n) {
         part[n] = emit_name(e, "W"); /* padding */
@@ -103,12 +104,12 @@ static int deal_out(Emitter *e, const Coded *coded, const char *joined, uint64_t
     emit_split(e, joined, sizes, size, part, pieces);
 
     List shapes = {0};
-    for (size_t t = 0; t < n; t++) {
-        const CodedTensor *tensor = &coded->tensors[t];
+    for (size_t k = 0; k < n; k++) {
+        const CodedTensor *tensor = &coded->tensors[order[k]];
         bool cast = tensor->dtype != DTYPE_FLOAT;
-        const char *value = part[t];
+        const char *value = part[k];
         if (tensor->shape.rank != 1) {
-            const char *shaped = cast ? emit_numbered(e, 'x', t) : tensor->name;
+            const char *shaped = cast ? emit_numbered(e, 'x', k) : tensor->name;
             emit_node(e, "", "Reshape", NAMES(value, shape_name(e, &shapes, &tensor->shape)),
                       NAMES(shaped));
             value = shaped;
@@ -117,6 +118,25 @@ static int deal_out(Emitter *e, const Coded *coded, const char *joined, uint64_t
             emit_cast(e, value, tensor->name, tensor->dtype);
     }
     return e->failed ? error_memory(err, "the weights' nodes") : ONNXPRESS_OK;
+}
+
+/* Streams and decoder of all weights. */
+static int emit_streams(Decoder *decoder, const Coded *coded, CodedNote *note, Error *err)
+{
+    Emitter *e = decoder->emit;
+    size_t *offset = arena_array(e->scratch, coded->n_tensors + 1, sizeof *offset);
+    if (!offset)
+        return error_memory(err, "the choice of blocks");
+    for (size_t t = 0; t < coded->n_tensors; t++)
+        offset[t + 1] = offset[t] + coded->tensors[t].count;
+    const char *joined;
+    uint64_t total;
+    Groups groups;
+    int status = groups_find(coded->symbols, offset, coded->n_tensors, coded->codebook, coded->levels,
+                             e->scratch, &groups, err);
+    if (!status)
+        status = blocks_emit(decoder, coded, offset, &groups, note, &joined, &total, err);
+    return status ? status : deal_out(e, coded, groups.order, joined, total, err);
 }
 
 static void remove_weight(Model *model, const char *name)
@@ -203,11 +223,7 @@ static int apply(Model *model, Arena *scratch, const Coded *coded, RewriteForm f
     } else if (!decoder_begin(&decoder, &emitter, form == FORM_INLINED)) {
         status = error_memory(err, "the decoder");
     } else {
-        const char *joined;
-        uint64_t total;
-        status = blocks_emit(&decoder, coded, &metadata.coded, &joined, &total, err);
-        if (!status)
-            status = deal_out(&emitter, coded, joined, total, err);
+        status = emit_streams(&decoder, coded, &metadata.coded, err);
     }
     if (model->proto->ir_version < needed_ir(form))
         metadata.ir_version = model->proto->ir_version;

@@ -27,19 +27,20 @@ typedef struct {
     size_t n;
 } Pieces;
 
-static bool find_pieces(const Coded *coded, uint64_t first, uint64_t count, Arena *arena,
+static bool find_pieces(const Coded *coded, const Groups *groups, size_t block, Arena *arena,
                         Pieces *pieces)
 {
+    uint64_t first = groups->first[block], last = groups->first[block + 1], at = 0;
     pieces->scale = arena_array(arena, coded->n_tensors, sizeof *pieces->scale);
     pieces->count = arena_array(arena, coded->n_tensors, sizeof *pieces->count);
     pieces->n = 0;
     if (!pieces->scale || !pieces->count)
         return false;
-    for (size_t t = 0; t < coded->n_tensors; t++) {
-        const CodedTensor *tensor = &coded->tensors[t];
-        uint64_t from = tensor->first > first ? tensor->first : first;
-        uint64_t end = tensor->first + tensor->count;
-        uint64_t to = end < first + count ? end : first + count;
+    for (size_t k = 0; k < coded->n_tensors; k++) {
+        const CodedTensor *tensor = &coded->tensors[groups->order[k]];
+        uint64_t from = at > first ? at : first;
+        at += tensor->count;
+        uint64_t to = at < last ? at : last;
         if (from >= to)
             continue;
         if (pieces->n == 0 ||
@@ -176,20 +177,22 @@ static int store_block(Decoder *decoder, const WaveletBlock *block, const BlockP
                                                           : error_memory(err, "a coded block");
 }
 
-static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint64_t first,
-                      uint64_t count, CodedNote *note, const char *output, uint64_t *total,
-                      Error *err)
+static int code_block(Decoder *decoder, const Coded *coded, const size_t *offset,
+                      const Groups *groups, size_t number, CodedNote *note, const char *output,
+                      uint64_t *total, Error *err)
 {
-    uint16_t pair[2] = {coded->symbols[first], coded->symbols[first]};
-    const uint16_t *symbol = count > 1 ? coded->symbols + first : pair;
+    uint64_t count = groups->first[number + 1] - groups->first[number];
     Arena *scratch = arena_create();
+    uint16_t *gathered = scratch ? arena_array(scratch, count + 1, sizeof *gathered) : NULL;
     Pieces pieces;
-    if (!scratch || !find_pieces(coded, first, count, scratch, &pieces)) {
+    if (!gathered || !find_pieces(coded, groups, number, scratch, &pieces)) {
         arena_destroy(scratch);
         return error_memory(err, "a coded block");
     }
+    groups_gather(coded->symbols, offset, groups, number, gathered);
     if (count < 2)
-        count = 2;
+        gathered[count++] = gathered[0];
+    const uint16_t *symbol = gathered;
     WaveletBlock block = {0};
     BlockPlan plan;
     int status = block_plan(symbol, count, skipped_symbol(coded->codebook, coded->levels),
@@ -217,14 +220,11 @@ static int code_block(Decoder *decoder, const Coded *coded, size_t number, uint6
     return status;
 }
 
-int blocks_emit(Decoder *decoder, const Coded *coded, CodedNote *note, const char **joined,
-                uint64_t *total, Error *err)
+int blocks_emit(Decoder *decoder, const Coded *coded, const size_t *offset, const Groups *groups,
+                CodedNote *note, const char **joined, uint64_t *total, Error *err)
 {
     Emitter *e = decoder->emit;
-    uint64_t n = coded->n_symbols;
-    size_t blocks = 0;
-    for (uint64_t first = 0; first < n; first += rewrite_block(n, first))
-        blocks++;
+    size_t blocks = groups->n_blocks;
     const char **part = arena_array(e->scratch, blocks, sizeof *part);
     note->stream = arena_array(e->scratch, blocks, sizeof *note->stream);
     if (!part || !note->stream)
@@ -234,9 +234,7 @@ int blocks_emit(Decoder *decoder, const Coded *coded, CodedNote *note, const cha
     *total = 0;
     for (size_t b = 0; b < blocks; b++) {
         part[b] = emit_numbered(e, 'd', b);
-        uint64_t first = b * REWRITE_BLOCK;
-        int status = code_block(decoder, coded, b, first, rewrite_block(n, first), note, part[b],
-                                total, err);
+        int status = code_block(decoder, coded, offset, groups, b, note, part[b], total, err);
         if (status)
             return status;
     }

@@ -56,19 +56,32 @@ int block_plan(const uint16_t *symbol, uint64_t n, uint16_t skipped, int levels,
     return status;
 }
 
-int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, int levels,
-                     uint64_t *bytes, Error *err)
+int rewrite_estimate(const uint16_t *symbol, const size_t *offset, size_t n_tensors,
+                     const float *codebook, int levels, uint64_t *bytes, Error *err)
 {
     uint16_t skipped = skipped_symbol(codebook, levels);
+    Arena *scratch = arena_create();
+    Groups groups = {0};
     *bytes = 0;
-    for (uint64_t first = 0, count; first < n; first += count) {
+    int status = scratch ? groups_find(symbol, offset, n_tensors, codebook, levels, scratch, &groups,
+                                       err)
+                         : error_memory(err, "the choice of blocks");
+    uint64_t most = 0;
+    for (size_t b = 0; b < groups.n_blocks && !status; b++) {
+        uint64_t count = groups.first[b + 1] - groups.first[b];
+        most = count > most ? count : most;
+    }
+    uint16_t *block = status ? NULL : arena_array(scratch, most + 1, sizeof *block);
+    if (!status && !block)
+        status = error_memory(err, "the choice of blocks");
+    for (size_t b = 0; b < groups.n_blocks && !status; b++) {
         BlockPlan plan = {0};
-        count = rewrite_block(n, first);
-        int status = count < 2 ? ONNXPRESS_OK
-                               : block_plan(symbol + first, count, skipped, levels, &plan, err);
-        if (status)
-            return status;
+        uint64_t count = groups.first[b + 1] - groups.first[b];
+        groups_gather(symbol, offset, &groups, b, block);
+        if (count >= 2)
+            status = block_plan(block, count, skipped, levels, &plan, err);
         *bytes += plan.bytes;
     }
-    return ONNXPRESS_OK;
+    arena_destroy(scratch);
+    return status;
 }

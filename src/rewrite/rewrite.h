@@ -30,7 +30,8 @@ typedef struct {
 
 typedef struct {
     size_t n_tensors;
-    const CodedTensor *tensors; /* in symbol order, together covering all symbols */
+    const CodedTensor *tensors; /* in symbol order, together covering all symbols; the forms with
+                                   streams code those of like statistics together */
     uint64_t n_symbols;
     const uint16_t *symbols;
     const unsigned char *index; /* form lookup alone, in place of symbols: these as they are stored, one
@@ -46,10 +47,10 @@ typedef struct {
 #define REWRITE_BLOCK ((uint64_t)12 * 87381)
 /* Symbols of the block that begins at symbol `first` of n; a short rest joins the block before. */
 uint64_t rewrite_block(uint64_t n, uint64_t first);
-/* Bytes of streams and tables that n symbols will take in the forms with streams, without coding
- * them. */
-int rewrite_estimate(const uint16_t *symbol, uint64_t n, const float *codebook, int levels,
-                     uint64_t *bytes, Error *err);
+/* Bytes of streams and tables that the tensors' symbols, [offset[t], offset[t + 1]) each, will take
+ * in the forms with streams, without coding them. */
+int rewrite_estimate(const uint16_t *symbol, const size_t *offset, size_t n_tensors,
+                     const float *codebook, int levels, uint64_t *bytes, Error *err);
 
 /* Says a model of opset 7 to 10 in the words of opset 11, with equal answers in onnxruntime; newer ones
  * stay as they are. ONNXPRESS_UNSUPPORTED names the node that cannot be lifted, and the model is as it

@@ -111,6 +111,19 @@ bool decoder_begin(Decoder *decoder, Emitter *emit, bool inlined);
 /* Adds what makes `output` from the block's initializers. */
 bool decoder_block(Decoder *decoder, const BlockShape *shape, size_t block, const char *output);
 
+/* ---- group.c: which tensors share blocks. ---- */
+typedef struct {
+    size_t *order; /* [n_tensors]: the tensors in the order in which their symbols are coded */
+    size_t n_blocks;
+    uint64_t *first; /* [n_blocks + 1]: where blocks begin, in that order; multiples of 12 */
+} Groups;
+/* Tensor t has the symbols [offset[t], offset[t + 1]). Depends on nothing but the symbols. */
+int groups_find(const uint16_t *symbol, const size_t *offset, size_t n_tensors,
+                const float *codebook, int levels, Arena *arena, Groups *groups, Error *err);
+/* The symbols of a block, in the order in which they are coded. */
+void groups_gather(const uint16_t *symbol, const size_t *offset, const Groups *groups, size_t block,
+                   uint16_t *out);
+
 /* ---- plan.c: how a block is best coded. ---- */
 typedef struct {
     int tuple;      /* symbols a tuple; with gaps 2: the pair */
@@ -155,10 +168,10 @@ typedef struct {
     uint32_t tables; /* checksum of all that is no stream, see digest_add */
 } CodedNote;
 
-/* Codes all symbols; *joined is the flat value of all weights, *total its elements, which may be a
- * few more than there are symbols. */
-int blocks_emit(Decoder *decoder, const Coded *coded, CodedNote *note, const char **joined,
-                uint64_t *total, Error *err);
+/* Codes all symbols; *joined is the flat value of all weights in the groups' order, *total its
+ * elements, which may be a few more than there are symbols. offset: [n_tensors + 1]. */
+int blocks_emit(Decoder *decoder, const Coded *coded, const size_t *offset, const Groups *groups,
+                CodedNote *note, const char **joined, uint64_t *total, Error *err);
 /* Byte indices and a Gather for each tensor, up to the tensor's own value. */
 int lookup_emit(Emitter *e, const Coded *coded, CodedNote *note, Error *err);
 /* digest = crc32(digest, crc32(data)): a checksum of parts in their order. */
