@@ -121,7 +121,7 @@ static bool frame_open(const Loop *l, size_t n, size_t steps, Frame *frame)
 {
     size_t inner = (size_t)l->n_inner;
     size_t bytes = n * sizeof(Value) + inner * sizeof(LoopFrames) + steps * sizeof(bool) + 1;
-    frame->storage = pool_take(l->exec->pool, bytes);
+    frame->storage = pool_take(l->exec->pool, bytes, true);
     if (!frame->storage)
         return false;
     frame->values = memset(buffer_data(frame->storage), 0, bytes);
@@ -252,7 +252,7 @@ static int rounds_grow(const Loop *l, Rounds *rounds)
     if (rounds->n < rounds->room)
         return ONNXPRESS_OK;
     Buffer *larger = size_mul(2 * n + 8, n_stacked * sizeof(Value), &bytes)
-                         ? pool_take(l->exec->pool, bytes + 1)
+                         ? pool_take(l->exec->pool, bytes + 1, true)
                          : NULL;
     if (!larger)
         return no_room(l);
