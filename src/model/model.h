@@ -42,6 +42,8 @@ void model_free(Model *model); /* NULL is allowed */
  * unknown to this version has whatever bytes there are. Data are aligned to the type's width. */
 int model_tensor(Model *model, const Onnx__TensorProto *proto, const char *where, Tensor *tensor,
                  Error *err);
+/* To be called by whoever gives a tensor new data: what was converted of the old ones is dropped. */
+void model_data_changed(Model *model, const Onnx__TensorProto *proto);
 /* The same, but raw_data and external data are as they lie in the file, aligned or not, and never
  * copied: for what tensor_to_float and its like read. */
 int model_tensor_unaligned(Model *model, const Onnx__TensorProto *proto, const char *where,

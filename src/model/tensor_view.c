@@ -28,6 +28,15 @@ static const Converted *find_converted(const Model *model, const Onnx__TensorPro
     return converted;
 }
 
+void model_data_changed(Model *model, const Onnx__TensorProto *proto)
+{
+    Converted **at = &model->private_data->converted;
+    while (*at && (*at)->proto != proto)
+        at = &(*at)->next;
+    if (*at)
+        *at = (*at)->next;
+}
+
 static int view_external(Model *model, const Onnx__TensorProto *proto, uint64_t expected,
                          bool known, Tensor *tensor, Error *err)
 {

@@ -43,6 +43,7 @@ int values_store(Model *model, Onnx__TensorProto *proto, const float *value, int
     proto->has_data_location = 0;
     proto->has_raw_data = 1;
     proto->raw_data = (ProtobufCBinaryData){bytes, data};
+    model_data_changed(model, proto);
     return ONNXPRESS_OK;
 }
 
