@@ -19,6 +19,8 @@ WORDS = 4 * (WIDE ** 2 - NARROW ** 2) * 2 # bytes of weights between the two
 ADAM = ("--importance", "adam", "--method", "uniform", "--step", "0.02", "--memory", "64M")
 LEAST = 1.9 # values and their importances: less, and they have not been there
 KMEANS = ("--importance", "adam", "--method", "kmeans", "--step", "16", "--memory", "64M")
+# AddressSanitizer keeps a byte for every eight.
+MORE = 1.13 if b"__asan_init" in PROGRAM.read_bytes() else 1
 # What is measured, options after the data (None: no data), share of weights kept, most copies.
 CASES = (("adam, uniform", ADAM, 1, 3.0),
          ("adam, uniform, form function", (*ADAM, "--form", "function"), 1, 3.0),
@@ -69,7 +71,7 @@ def main():
                 peaks.append(peak(folder / "model.onnx", options, folder))
             copies = (peaks[1] - peaks[0]) / WORDS
             print(f"{case}: {copies:.2f} copies of the weights, {LEAST} to {most}")
-            failed |= not LEAST <= copies <= most
+            failed |= not LEAST <= copies <= most * MORE
     return failed
 
 
