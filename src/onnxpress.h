@@ -274,7 +274,9 @@ typedef struct {
     OnnxPressParts parts;
     int64_t weights, coded_weights;
     int64_t calibration_samples;
-    const char *measured_on; /* "validation data", "held-out calibration samples", or "nothing" */
+    const char *measured_on; /* "validation data", "held-out calibration samples", "all calibration
+                                samples" (where the answers on those that the importance saw turned
+                                out farther away), or "nothing" */
     OnnxPressDistance distance;
     OnnxPressTraining training;
     double pruned;           /* share of zeros among the weights of two axes or more */

@@ -147,7 +147,7 @@ def goals(work):
     out = work / "goal.onnx"
     cases = [(("--ratio", 12), lambda r: 12 <= r["ratio"] < 12.2),
              (("--bits", 2.5), lambda r: 2.4 < r["bits_per_weight"] <= 2.5),
-             (("--max-kl", 0.01), lambda r: 0.005 < r["kl"] <= 0.01),
+             (("--max-kl", 0.01), lambda r: 0.002 < r["kl"] <= 0.01),
              (("--max-drop", 1, "--labels", labels),
               lambda r: r["accuracy"] - r["accuracy_small"] <= 0.01 and r["ratio"] > 25),
              (("--output", "logits=values"), lambda r: r["relative_error"] <= 0.01 and r["kl"] is None),

@@ -159,10 +159,31 @@ def lengths(work):
     check("lengths: a wrong sample is refused", done.returncode == 5 and "x" in done.stderr, done.stderr)
 
 
+def sensitive(work):
+    """A table just below a threshold: importance sees nothing of it, a coarse rounding jumps over."""
+    model, data = work / "sensitive.onnx", work / "sensitive.npy"
+    np.save(data, RNG.standard_normal((200, 64)).astype(np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "w1"], ["a"]), helper.make_node("Relu", ["a"], ["b"]),
+             helper.make_node("Sub", ["table", "limit"], ["c"]), helper.make_node("Relu", ["c"], ["d"]),
+             helper.make_node("Mul", ["d", "loud"], ["e"]), helper.make_node("Mul", ["b", "e"], ["f"]),
+             helper.make_node("Add", ["b", "f"], ["g"]), helper.make_node("MatMul", ["g", "w2"], ["y"])]
+    table = RNG.uniform(0.498, 0.4999, 64).astype(np.float32)
+    save(model, nodes, [("x", TensorProto.FLOAT, ["N", 64])], [("y", TensorProto.FLOAT, ["N", 10])],
+         {"w1": normal(64, 64), "w2": normal(64, 10), "table": table, "limit": np.float32([0.5]),
+          "loud": np.float32([1e5])})
+    made = compress(model, "--calib", data, "--scope", "tensor")
+    reasons = {t["name"]: t["reason"] for t in made["tensors"]}
+    check("sensitive: found", "times finer" in reasons["table"], reasons)
+    check("sensitive: no other", not any("finer" in reasons[n] for n in ("w1", "w2")), reasons)
+    check("sensitive: ratio", made["ratio"] > 3, made["ratio"])
+    fresh = RNG.standard_normal((100, 64)).astype(np.float32)
+    check("sensitive: answers", error(model, {"x": fresh}) < 0.013, error(model, {"x": fresh}))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths):
+        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

@@ -188,6 +188,22 @@ double answers_variance(const Answers *answers, int output)
     return answers->variance[output];
 }
 
+int64_t answers_samples(const Answers *answers)
+{
+    return answers->n;
+}
+
+size_t answers_bytes(const Answers *answers)
+{
+    size_t bytes = 0;
+    for (int64_t slot = 0; slot < answers->n_blocks * answers->n_outputs; slot++) {
+        int64_t count = 0;
+        shape_count(&answers->shape[slot], &count);
+        bytes += (size_t)count * sizeof(real);
+    }
+    return bytes;
+}
+
 double answers_entropy(const Answers *answers, int output, OutputKind kind)
 {
     Distance sum = {0};
@@ -269,19 +285,8 @@ int answers_compare(const Answers *answers, const Program *program, const Feed *
         rc = run_blocks(answers, program, feed, weights, options, compare_block, &c, err);
     if (!rc) {
         memset(distance, 0, (size_t)answers->n_outputs * sizeof *distance);
-        for (size_t slot = 0; slot < slots; slot++) {
-            Distance *sum = &distance[slot % (size_t)answers->n_outputs], *part = &c.distance[slot];
-            sum->kl += part->kl;
-            sum->kl2 += part->kl2;
-            sum->entropy += part->entropy;
-            sum->squared += part->squared;
-            sum->max_error = fmax(sum->max_error, part->max_error);
-            sum->sum += part->sum;
-            sum->sum2 += part->sum2;
-            sum->rows += part->rows;
-            sum->elements += part->elements;
-            sum->same_top1 += part->same_top1;
-        }
+        for (size_t slot = 0; slot < slots; slot++)
+            distance_add(&distance[slot % (size_t)answers->n_outputs], &c.distance[slot]);
         if (label) {
             score[0] = answers_score(answers, label);
             score[1] = (Score){0, answers->n};

@@ -27,6 +27,8 @@ void answers_free(Answers *answers); /* NULL is allowed */
 /* The shape of output `output` for the first block, and mean and variance of its elements. */
 const Shape *answers_shape(const Answers *answers, int output);
 double answers_variance(const Answers *answers, int output);
+int64_t answers_samples(const Answers *answers);
+size_t answers_bytes(const Answers *answers); /* that are kept */
 /* Mean entropy a row of output `output` read as `kind`, nats. */
 double answers_entropy(const Answers *answers, int output, OutputKind kind);
 

@@ -257,6 +257,20 @@ static bool row_finite(const OutputLayout *layout, const real *z)
     return true;
 }
 
+void distance_add(Distance *sum, const Distance *part)
+{
+    sum->kl += part->kl;
+    sum->kl2 += part->kl2;
+    sum->entropy += part->entropy;
+    sum->squared += part->squared;
+    sum->max_error = fmax(sum->max_error, part->max_error);
+    sum->sum += part->sum;
+    sum->sum2 += part->sum2;
+    sum->rows += part->rows;
+    sum->elements += part->elements;
+    sum->same_top1 += part->same_top1;
+}
+
 void loss_distance(OutputKind kind, const Shape *shape, const real *original, const real *small,
                    Distance *add_to)
 {
@@ -282,14 +296,7 @@ void loss_distance(OutputKind kind, const Shape *shape, const real *original, co
         else if (kind == OUTPUT_BERNOULLI)
             coin_distance((double)*a, (double)*b, &d);
     }
-    add_to->kl += d.kl;
-    add_to->kl2 += d.kl2;
-    add_to->entropy += d.entropy;
-    add_to->squared += d.squared;
-    add_to->max_error = fmax(add_to->max_error, d.max_error);
-    add_to->sum += d.sum;
-    add_to->sum2 += d.sum2;
-    add_to->same_top1 += d.same_top1;
-    add_to->rows += layout.rows;
-    add_to->elements += layout.rows * layout.classes;
+    d.rows = layout.rows;
+    d.elements = layout.rows * layout.classes;
+    distance_add(add_to, &d);
 }

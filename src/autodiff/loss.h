@@ -87,6 +87,7 @@ typedef struct {
     int64_t rows, elements, same_top1; /* same_top1: rows whose largest class agrees (Bernoulli:
                                           the same side of 1/2; values: 0) */
 } Distance;
+void distance_add(Distance *sum, const Distance *part);
 /* A row that is not finite in either answer counts as an infinite KL and error. For values kl and
  * entropy stay 0 otherwise. */
 void loss_distance(OutputKind kind, const Shape *shape, const real *original, const real *small,

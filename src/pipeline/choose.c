@@ -7,17 +7,8 @@
 #include <string.h>
 
 #include "entropy/entropy.h"
+#include "pipeline/sensitive.h"
 
-/* Default goal: answers that nobody can tell apart in use, and a distance that is small beside the
- * model's own doubt. The floor keeps a model that is always sure of itself from asking for the
- * impossible. Nats. */
-#define DEFAULT_KL 0.005
-#define DEFAULT_ENTROPY_SHARE 0.1
-#define DEFAULT_KL_FLOOR 1e-5
-/* Standard errors above the mean: one side, 95 %. */
-#define CONFIDENCE 1.645
-/* For plain values: share of the output's variance. */
-#define DEFAULT_ERROR 0.01
 /* With made-up data: no step above so many. */
 #define DOUBTFUL_STEP 0.25
 
@@ -33,58 +24,15 @@
 #define NARROW_FINER 1.25
 #define NARROW_COARSER 2.5
 #define NARROW_STEPS 7
+/* A search ends when so much of its goal is used: of a distance (a hundredth of a bit a weight is
+ * worth more), of a size. */
+#define ENOUGH_DISTANCE 0.97
+#define ENOUGH_SIZE 0.9985
+/* Settings whose expected distances differ by up to this many e-folds tell of each other. */
+#define NEIGHBOURS 0.8
+/* Where a search for a number of centres begins. */
+#define FIRST_CENTRES 16.0
 #define MOST_CENTRES 1024.0
-
-/* ---- the goal ---- */
-
-static double kl_limit(const OnnxPressOptions *options, const Answers *answers, int output,
-                       OutputKind kind)
-{
-    if (options->goal == ONNXPRESS_GOAL_MAX_KL)
-        return options->goal_value;
-    double entropy = answers_entropy(answers, output, kind);
-    return fmin(DEFAULT_KL, fmax(DEFAULT_ENTROPY_SHARE * entropy, DEFAULT_KL_FLOOR));
-}
-
-static double error_limit(const OnnxPressOptions *options)
-{
-    return options->goal == ONNXPRESS_GOAL_MAX_ERROR ? options->goal_value : DEFAULT_ERROR;
-}
-
-bool goal_is_size(OnnxPressGoal goal)
-{
-    return goal == ONNXPRESS_GOAL_RATIO || goal == ONNXPRESS_GOAL_BITS;
-}
-
-const char *goal_text(Session *session, const Answers *answers)
-{
-    const OnnxPressOptions *options = session->options;
-    Arena *arena = session->arena;
-    const char *text = "a cautious step, nothing measured";
-    switch (options->goal) {
-    case ONNXPRESS_GOAL_RATIO:
-        return arena_printf(arena, "ratio >= %g", options->goal_value);
-    case ONNXPRESS_GOAL_BITS:
-        return arena_printf(arena, "bits a weight <= %g", options->goal_value);
-    case ONNXPRESS_GOAL_STEP:
-        return arena_printf(arena, "step or centres = %g", options->goal_value);
-    case ONNXPRESS_GOAL_MAX_DROP:
-        return arena_printf(arena, "top-1 drop <= %g points", options->goal_value);
-    default:
-        break;
-    }
-    for (int o = 0; answers && o < program_outputs(session->program); o++) {
-        const char *sep = o ? ", " : "", *before = o ? text : "";
-        if (session->kind[o] == OUTPUT_VALUES)
-            text = arena_printf(arena, "%s%serror <= %g", before, sep, error_limit(options));
-        else
-            text = arena_printf(arena, "%s%sKL <= %.4g", before, sep,
-                                kl_limit(options, answers, o, session->kind[o]));
-        if (!text)
-            return "";
-    }
-    return text;
-}
 
 OnnxPressMethod choose_method(const Session *session, const ChooseInput *input)
 {
@@ -103,12 +51,14 @@ typedef struct {
     float zero_half;    /* for compensation */
     double near;        /* a step known to be about right; 0: none is known */
     float *relative;
+    const float *finer; /* per tensor, of what `relative` has been multiplied with; NULL: 1 */
     float *most;   /* per tensor: no larger step than this; NULL: no bound */
     float *bounded; /* [n_tensors] */
     KMeansOrder *order; /* k-means only */
     Choice best;    /* the last that met the goal; while the search runs, numbers only */
     Choice nearest; /* the finest that did not, for the message (numbers only) */
     Error refusal;  /* of the last step at which the model could not answer as it had */
+    double tried[SEARCH_STEPS + 1], excess[SEARCH_STEPS + 1]; /* what has been measured */
     int evaluations;
 } Search;
 
@@ -124,6 +74,7 @@ void choice_free(Choice *choice)
 {
     forget_arrays(choice);
     free(choice->distance);
+    free(choice->all);
     memset(choice, 0, sizeof *choice);
 }
 
@@ -193,6 +144,7 @@ static int quantize_at(Search *s, double x, Choice *choice)
     choice->x = x;
     choice->scope = s->scope;
     choice->zero_half = s->zero_half;
+    choice->finer = s->scope == QUANTIZE_SCOPE_TENSOR ? s->finer : NULL;
     choice->arena = arena_create();
     if (!choice->arena)
         return error_memory(s->session->err, "the quantization");
@@ -226,42 +178,40 @@ static int measure_answers(Search *s, Choice *choice)
     return choose_measure(s->session, s->selection, s->input, NULL, choice);
 }
 
-/* The mean over rows; for the default goal the upper end of what it may be, given how few rows were
- * seen: a goal just met on some hundred samples would be missed on others half of the time. */
-static double mean_kl(const OnnxPressOptions *options, const Distance *d)
+/* The goal's samples, and where those that the importance saw were measured too, all of them:
+ * samples that nothing was fitted to can only seem easier by chance, and the more samples know
+ * better. */
+static double choice_excess(const Session *session, const ChooseInput *input, const Choice *choice)
 {
-    double n = (double)d->rows, mean = d->kl / n;
-    if (options->goal != ONNXPRESS_GOAL_DEFAULT || d->rows < 2)
-        return mean;
-    double variance = fmax(0, d->kl2 / n - mean * mean) / (n - 1);
-    return mean + CONFIDENCE * sqrt(variance);
-}
-
-/* Whether the answers stay within `part` of the goal. */
-static bool distance_meets(const Session *session, const Answers *answers, const Distance *distance,
-                           const Score score[2], double part)
-{
-    const OnnxPressOptions *options = session->options;
-    if (options->goal == ONNXPRESS_GOAL_MAX_DROP)
-        return 100.0 * (double)(score[0].correct - score[1].correct) <=
-               part * options->goal_value * (double)score[0].samples;
-    for (int o = 0; o < program_outputs(session->program); o++) {
-        const Distance *d = &distance[o];
-        if (session->kind[o] == OUTPUT_VALUES) {
-            double error = d->elements ? d->squared / (double)d->elements : 0;
-            if (!(error <= part * error_limit(options) * session->variance[o]))
-                return false;
-        } else if (d->rows && !(mean_kl(options, d) <=
-                                part * kl_limit(options, answers, o, session->kind[o]))) {
-            return false;
-        }
-    }
-    return true;
+    double excess = goal_excess(session, input->answers, choice->distance, choice->score);
+    if (choice->all)
+        excess = fmax(excess, goal_excess(session, input->answers, choice->all, choice->score));
+    return excess;
 }
 
 bool choose_meets(const Session *session, const ChooseInput *input, const Choice *choice)
 {
-    return distance_meets(session, input->answers, choice->distance, choice->score, 1);
+    return choice_excess(session, input, choice) <= 1;
+}
+
+/* The same with the samples that the importance saw, where the goal may be met. */
+static int measure_seen(Session *session, const ChooseInput *input, const real *const *weights,
+                        Choice *choice)
+{
+    size_t n_outputs = (size_t)program_outputs(session->program);
+    free(choice->all);
+    choice->all = NULL;
+    if (!input->seen || !(choice_excess(session, input, choice) <= 1))
+        return ONNXPRESS_OK;
+    choice->all = calloc(n_outputs + 1, sizeof *choice->all);
+    if (!choice->all)
+        return error_memory(session->err, "a measurement");
+    EvaluateOptions evaluate = session_evaluate_options(session, NULL);
+    int rc = answers_compare(input->seen, session->program, input->data->feed, weights,
+                             session->kind, &evaluate, NULL, choice->all, NULL, session->err);
+    for (size_t o = 0; o < n_outputs; o++)
+        distance_add(&choice->all[o], &choice->distance[o]);
+    return rc;
 }
 
 int choose_measure(Session *session, const Selection *selection, const ChooseInput *input,
@@ -292,6 +242,8 @@ int choose_measure(Session *session, const Selection *selection, const ChooseInp
                              session->kind, &evaluate, input->label, choice->distance,
                              choice->score, session->err);
     }
+    if (!rc)
+        rc = measure_seen(session, input, weights, choice);
     if (!rc && !own)
         rc = select_reread(session, selection);
     free(own);
@@ -310,18 +262,18 @@ int choose_values_meet(Session *session, const ChooseInput *input, const real *c
         return error_memory(session->err, "a measurement");
     int rc = answers_compare(input->answers, session->program, input->data->feed, weights,
                              session->kind, &evaluate, input->label, distance, score, session->err);
-    *meets = !rc && distance_meets(session, input->answers, distance, score, part);
+    *meets = !rc && goal_excess(session, input->answers, distance, score) <= part;
     free(distance);
     return rc;
 }
 
-static bool sizes_meet(const Search *s, const Choice *choice)
+static double size_excess(const Search *s, const Choice *choice)
 {
     const OnnxPressOptions *options = s->session->options;
     double bytes = (double)choice->bytes;
     if (options->goal == ONNXPRESS_GOAL_RATIO)
-        return (double)s->input->original_bytes >= options->goal_value * bytes;
-    return 8.0 * bytes <= options->goal_value * (double)s->selection->total_elements;
+        return options->goal_value * bytes / (double)s->input->original_bytes;
+    return 8.0 * bytes / (options->goal_value * (double)s->selection->total_elements);
 }
 
 /* The search goes over y: y = step or 1/centres for goals on answers (the largest that meets is the
@@ -332,15 +284,33 @@ static double x_of_y(const Search *s, double y)
     return kmeans != goal_is_size(s->session->options->goal) ? 1 / y : y;
 }
 
-static int try_at(void *context, double y, bool *meets, Error *err)
+/* A rounding may be lucky or not, by half of its distance and more, and a search takes the lucky
+ * ones: so a setting must also meet the goal by what those around it say, a distance going with the
+ * square of the step (or with lambda). */
+static double trend(const Search *s, double y)
+{
+    double power = s->session->options->method == ONNXPRESS_METHOD_ECSQ ? 1 : 2, sum = 0, n = 0;
+    for (int i = 0; i < s->evaluations; i++) {
+        double apart = log(y / s->tried[i]);
+        if (fabs(apart) > NEIGHBOURS / power || !(s->excess[i] > 0) || !isfinite(s->excess[i]))
+            continue;
+        sum += log(s->excess[i]) + power * apart;
+        n++;
+    }
+    return n > 0 ? exp(sum / n) : 0;
+}
+
+static int try_at(void *context, double y, double *excess, Error *err)
 {
     (void)err; /* the session's, which all callees use */
     Search *s = context;
     Choice choice;
     bool size = goal_is_size(s->session->options->goal);
-    int rc = session_progress(s->session, "search", fmin(1.0, s->evaluations++ / 16.0));
+    int rc = session_progress(s->session, "search", fmin(1.0, s->evaluations / 16.0));
     if (rc)
         return rc;
+    s->tried[s->evaluations] = y;
+    s->excess[s->evaluations++] = *excess = INFINITY;
     rc = quantize_at(s, x_of_y(s, y), &choice);
     if (!rc)
         rc = size ? estimate_bytes(s, &choice) : measure_answers(s, &choice);
@@ -351,12 +321,14 @@ static int try_at(void *context, double y, bool *meets, Error *err)
         /* Rounded too coarsely, a loop runs for other rounds: no comparison, and so no goal met. */
         s->refusal = *s->session->err;
         *s->session->err = (Error){0};
-        *meets = false;
         return ONNXPRESS_OK;
     }
-    *meets = size ? sizes_meet(s, &choice) : choose_meets(s->session, s->input, &choice);
+    *excess = size ? size_excess(s, &choice) : choice_excess(s->session, s->input, &choice);
+    s->excess[s->evaluations - 1] = *excess;
+    if (!size)
+        *excess = fmax(*excess, trend(s, y));
     forget_arrays(&choice); /* one set of symbols at a time: they are made again for the best */
-    Choice *keep = *meets ? &s->best : &s->nearest;
+    Choice *keep = *excess <= 1 ? &s->best : &s->nearest;
     choice_free(keep);
     *keep = choice;
     return ONNXPRESS_OK;
@@ -435,6 +407,8 @@ static int open_scope(Search *s, QuantizeScope scope)
     if (scope == QUANTIZE_SCOPE_TENSOR && s->input->matrix)
         for (size_t t = 0; t < in->n_tensors; t++)
             s->relative[t] = (float)((double)s->relative[t] / sqrt(s->input->matrix[t].effect));
+    for (size_t t = 0; t < in->n_tensors && scope == QUANTIZE_SCOPE_TENSOR && s->finer; t++)
+        s->relative[t] *= s->finer[t];
     if (!rc && options->method == ONNXPRESS_METHOD_KMEANS)
         rc = quantize_kmeans_order(in, s->relative, !options->unweighted, &s->order, session->err);
     return rc;
@@ -446,7 +420,8 @@ int choose_at(Session *session, const Selection *selection, const ChooseInput *i
     Search s = {.session = session,
                 .selection = selection,
                 .input = input,
-                .zero_half = like->zero_half};
+                .zero_half = like->zero_half,
+                .finer = like->finer};
     int rc = open_scope(&s, like->scope);
     memset(choice, 0, sizeof *choice);
     if (!rc)
@@ -457,6 +432,48 @@ int choose_at(Session *session, const Selection *selection, const ChooseInput *i
         rc = estimate_bytes(&s, choice);
     quantize_kmeans_order_free(s.order);
     return rc;
+}
+
+/* The step at which rounding is expected to be as far away as the goal allows. */
+static double expected_step(const Search *s)
+{
+    const QuantizeInput *in = &s->selection->input;
+    double unit = 0;
+    for (size_t t = 0; t < in->n_tensors && s->input->answers; t++) {
+        double r = (double)s->relative[t], sum = 0;
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            sum += (double)in->h[i];
+        unit += sensitive_expected(s->session, s->input, (int)t, sum * r * r / 12);
+    }
+    return unit > 0 ? 1 / sqrt(unit) : 0;
+}
+
+static void set_range(const Search *s, QuantizeRange *range)
+{
+    const OnnxPressOptions *options = s->session->options;
+    bool size = goal_is_size(options->goal);
+    double low = 1 / MOST_CENTRES, high = 0.5, guess = 1 / FIRST_CENTRES;
+    if (options->method != ONNXPRESS_METHOD_KMEANS) {
+        high = 2 * largest_weight(s);
+        low = high / FINEST_CELLS;
+        guess = expected_step(s);
+        guess = guess > 0 ? fmin(fmax(guess, low), high) : sqrt(low * high);
+    }
+    if (options->method == ONNXPRESS_METHOD_ECSQ) {
+        low *= low * unit_lambda(s);
+        high *= high * unit_lambda(s);
+        guess *= guess * unit_lambda(s);
+    }
+    if (s->near > 0) {
+        low = s->near / NARROW_FINER;
+        high = s->near * NARROW_COARSER;
+        guess = s->near;
+    }
+    *range = (QuantizeRange){.low = size ? 1 / high : low,
+                             .high = size ? 1 / low : high,
+                             .guess = size ? 1 / guess : guess,
+                             .enough = size ? ENOUGH_SIZE : ENOUGH_DISTANCE,
+                             .steps = s->near > 0 ? NARROW_STEPS : SEARCH_STEPS};
 }
 
 static int search_scope(Search *s)
@@ -475,28 +492,12 @@ static int search_scope(Search *s)
             return rc ? rc : measure_answers(s, &s->best);
         }
     }
-    double low, high, best;
-    if (kmeans) {
-        low = goal_is_size(options->goal) ? 2 : 1 / MOST_CENTRES;
-        high = goal_is_size(options->goal) ? MOST_CENTRES : 0.5;
-    } else {
-        double coarsest = 2 * largest_weight(s), finest = coarsest / FINEST_CELLS;
-        if (options->method == ONNXPRESS_METHOD_ECSQ) {
-            coarsest *= coarsest * unit_lambda(s);
-            finest *= finest * unit_lambda(s);
-        }
-        low = goal_is_size(options->goal) ? 1 / coarsest : finest;
-        high = goal_is_size(options->goal) ? 1 / finest : coarsest;
-    }
-    if (s->near > 0) {
-        bool size = goal_is_size(options->goal);
-        low = size ? 1 / (s->near * NARROW_COARSER) : s->near / NARROW_FINER;
-        high = size ? NARROW_FINER / s->near : s->near * NARROW_COARSER;
-    }
+    QuantizeRange range;
+    double best;
+    set_range(s, &range);
     /* Its own words on a goal out of reach know neither the goal nor how near it came. */
     Error search_err = {0};
-    rc = quantize_search(low, high, s->near > 0 ? NARROW_STEPS : SEARCH_STEPS, try_at, s, &best,
-                         &search_err);
+    rc = quantize_search(&range, try_at, s, &best, &search_err);
     if (rc == ONNXPRESS_GOAL && session->err->code == ONNXPRESS_OK)
         return s->nearest.x > 0 ? unreachable(s)
                                 : error_set(session->err, s->refusal.code, "%s", s->refusal.message);
@@ -507,6 +508,54 @@ static int search_scope(Search *s)
     if (!rc && goal_is_size(options->goal))
         rc = measure_answers(s, &s->best);
     return rc;
+}
+
+static void forget(Search *s)
+{
+    choice_free(&s->best);
+    choice_free(&s->nearest);
+    s->evaluations = 0;
+}
+
+/* The search once more, with finer steps for tensors that turned out sensitive. first: what the
+ * first search returned. */
+static int search_finer(Search *s, int first)
+{
+    Session *session = s->session;
+    /* What just failed shows it too where the answers jump. */
+    Choice *choice[] = {&s->nearest, &s->best};
+    size_t n = s->selection->input.n_tensors;
+    OnnxPressGoal goal = session->options->goal;
+    bool found = false;
+    if ((first && first != ONNXPRESS_GOAL) || s->scope != QUANTIZE_SCOPE_TENSOR ||
+        !s->input->answers || s->near > 0 ||
+        goal_is_size(goal) || goal == ONNXPRESS_GOAL_STEP || goal == ONNXPRESS_GOAL_MAX_DROP ||
+        session->options->method == ONNXPRESS_METHOD_KMEANS || session->options->hessian ||
+        session->options->importance != ONNXPRESS_IMPORTANCE_GAUSS_NEWTON)
+        return first; /* other importances know no distances */
+    Error reason = *session->err;
+    float *finer = arena_array(session->arena, n, sizeof *finer);
+    *session->err = (Error){0};
+    int rc = finer ? ONNXPRESS_OK : error_memory(session->err, "the search");
+    for (int k = 0; k < 2 && !rc && !found; k++) {
+        if (!choice[k]->measured)
+            continue;
+        if (!choice[k]->arena)
+            rc = quantize_again(s, choice[k]);
+        if (!rc)
+            rc = sensitive_find(session, s->selection, s->input, choice[k], finer, &found);
+    }
+    if (rc)
+        return rc;
+    if (!found) {
+        *session->err = reason;
+        return first;
+    }
+    for (size_t t = 0; t < n; t++)
+        s->relative[t] *= finer[t];
+    s->finer = finer;
+    forget(s);
+    return search_scope(s);
 }
 
 /* A goal on size is met by all: the one whose answers are nearest wins. Else the smaller. */
@@ -533,11 +582,10 @@ static double share_at_zero(const QuantizeInput *in, const Quantized *q)
 static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error *failure)
 {
     Session *session = s->session;
-    s->evaluations = 0;
     forget_arrays(choice);
     int rc = open_scope(s, scope);
     if (!rc)
-        rc = search_scope(s);
+        rc = search_finer(s, search_scope(s));
     quantize_kmeans_order_free(s->order);
     s->order = NULL;
     if (!rc)
@@ -549,8 +597,7 @@ static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error
         *choice = s->best;
         memset(&s->best, 0, sizeof s->best);
     }
-    choice_free(&s->best);
-    choice_free(&s->nearest);
+    forget(s);
     if (rc == ONNXPRESS_GOAL) {
         *failure = *session->err;
         *session->err = (Error){0};
@@ -582,10 +629,12 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
         options->goal != ONNXPRESS_GOAL_STEP && choice->at_zero > NARROW_SHARE) {
         s.zero_half = NARROW_HALF;
         s.near = choice->x;
+        s.finer = choice->finer;
         rc = search_and_keep(&s, choice->scope, choice, &ignored);
     }
     if (!rc && !choice->arena) {
         s.zero_half = choice->zero_half;
+        s.finer = choice->finer;
         rc = open_scope(&s, choice->scope);
         if (!rc)
             rc = quantize_again(&s, choice);

@@ -8,6 +8,7 @@
 #ifndef ONNXPRESS_PIPELINE_CHOOSE_H
 #define ONNXPRESS_PIPELINE_CHOOSE_H
 
+#include "pipeline/goal.h"
 #include "pipeline/select.h"
 
 /* Without data: a step of this many root mean squares of each tensor is some 30 dB. */
@@ -20,15 +21,18 @@ typedef struct {
     float zero_half;    /* of compensation's cell at zero, in steps */
     double at_zero;     /* share of the weights that were not there before */
     double x;           /* step, or number of centres */
+    const float *finer; /* [n_coded]: below 1 where a step is finer than importance says, or NULL */
     uint64_t bytes;     /* estimate of the whole result */
     bool measured;
-    Distance *distance; /* per output, when measured */
+    Distance *distance; /* per output, on the goal's samples, when measured */
+    Distance *all;      /* the same with those that the importance saw; NULL: not measured */
     Score score[2];     /* when there are labels */
 } Choice;
 
 typedef struct {
     const Data *data;         /* NULL: nothing can be measured */
     const Answers *answers;
+    const Answers *seen;      /* on samples that the importance saw; NULL: the goal's say enough */
     const int64_t *label;     /* per sample of data, or NULL */
     uint64_t original_bytes;
     uint64_t base_bytes;      /* of the result without streams, codebook and tables */
@@ -55,12 +59,8 @@ bool choose_meets(const Session *session, const ChooseInput *input, const Choice
  * of a goal on answers. */
 int choose_values_meet(Session *session, const ChooseInput *input, const real *const *weights,
                        double part, bool *meets);
-bool goal_is_size(OnnxPressGoal goal);
 
 /* The method that is run: compensation needs the layers' inputs. */
 OnnxPressMethod choose_method(const Session *session, const ChooseInput *input);
-
-/* Text for the report, such as "KL <= 0.001 nats". */
-const char *goal_text(Session *session, const Answers *answers);
 
 #endif

@@ -19,6 +19,8 @@
 #define FUNCTION_WEIGHTS 30000000
 /* Every so many calibration samples are kept from the importance, to measure the goal on. */
 #define HELD_OUT 5
+/* Most bytes of answers on samples that the importance saw. */
+#define SEEN_BYTES ((size_t)64 << 20)
 /* Rounds of a goal on size: each corrects the estimate by the bytes really written. */
 #define SIZE_ROUNDS 4
 #define SIZE_TOLERANCE 0.002
@@ -32,6 +34,7 @@ typedef struct {
     int64_t n_importance, n_goal;
     int64_t *label; /* of the validation data */
     Answers *answers;
+    Answers *seen; /* on the importance's samples, or NULL */
     float **h;
     const char *source; /* of the importance, for the report */
     Selection selection;
@@ -53,6 +56,7 @@ static void compression_close(Compression *c)
     stream_close(&c->stream);
     choice_free(&c->choice);
     answers_free(c->answers);
+    answers_free(c->seen);
     if (c->separate)
         data_close(&c->validation);
     data_close(&c->train);
@@ -169,6 +173,27 @@ static int bind_goal(Compression *c)
     return rc ? rc : split_samples(c);
 }
 
+/* The original's answers: on the goal's samples, and for a goal on answers on as many of the others
+ * as there is room for. */
+static int open_answers(Compression *c)
+{
+    Session *s = &c->session;
+    const OnnxPressOptions *options = s->options;
+    EvaluateOptions evaluate = session_evaluate_options(s, "original");
+    int rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
+                            &c->answers, s->err);
+    if (rc || c->separate || c->n_importance == 0 || c->goal_sample[0] == c->importance_sample[0] ||
+        goal_is_size(options->goal) || options->goal == ONNXPRESS_GOAL_STEP ||
+        options->goal == ONNXPRESS_GOAL_MAX_DROP)
+        return rc;
+    size_t each = answers_bytes(c->answers) / (size_t)c->n_goal + 1;
+    int64_t most = (int64_t)(SEEN_BYTES / each), n = c->n_importance;
+    n = n < most ? n : most;
+    return n == 0 ? rc
+                  : answers_create(s->program, c->validation.feed, c->importance_sample, n,
+                                   &evaluate, &c->seen, s->err);
+}
+
 static int open_data(Compression *c)
 {
     Session *s = &c->session;
@@ -187,11 +212,8 @@ static int open_data(Compression *c)
     bool ran = !rc; /* else it is the data that are refused, which another kind of file would mend */
     if (!rc)
         rc = bind_goal(c);
-    if (!rc) {
-        EvaluateOptions evaluate = session_evaluate_options(s, "original");
-        rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
-                            &c->answers, s->err);
-    }
+    if (!rc)
+        rc = open_answers(c);
     /* What a row refuses only when it meets the data, and numbers that nobody has vouched for. */
     if ((rc == ONNXPRESS_UNSUPPORTED && ran) || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
         rc = session_warn(s, "the model cannot be run here: %s; importance from the weights alone, "
@@ -272,6 +294,7 @@ static void fill_choose(Compression *c)
     const Session *s = &c->session;
     c->choose = (ChooseInput){.data = &c->validation,
                               .answers = c->answers,
+                              .seen = c->seen,
                               .label = c->label,
                               .original_bytes = s->model->file_bytes + s->model->external_bytes,
                               .base_bytes = fixed_bytes(c),
@@ -476,6 +499,22 @@ static void fill_streamed(const Compression *c, OnnxPressReport *r)
                                 .fixed_bits_per_weight = NAN};
 }
 
+/* On the goal's samples, or on all where those were no worse only by chance (choose.h). */
+static void report_distance(const Compression *c, OnnxPressReport *r)
+{
+    const Session *s = &c->session;
+    session_distance(s, c->choice.distance, c->n_goal, &r->distance);
+    if (!c->choice.all)
+        return;
+    OnnxPressDistance all;
+    session_distance(s, c->choice.all, c->n_goal + answers_samples(c->seen), &all);
+    if (all.kl > r->distance.kl ||
+        (isnan(all.kl) && all.relative_error > r->distance.relative_error)) {
+        r->distance = all;
+        r->measured_on = "all calibration samples";
+    }
+}
+
 static int fill_report(Compression *c, const char *output, OnnxPressReport **report)
 {
     Session *s = &c->session;
@@ -516,7 +555,7 @@ static int fill_report(Compression *c, const char *output, OnnxPressReport **rep
                      : c->separate       ? "validation data"
                                          : "held-out calibration samples";
     if (c->choice.measured) {
-        session_distance(s, c->choice.distance, c->n_goal, &r->distance);
+        report_distance(c, r);
         if (c->label) {
             double n = (double)c->choice.score[0].samples;
             r->distance.accuracy = (double)c->choice.score[0].correct / n;

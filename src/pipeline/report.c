@@ -167,6 +167,12 @@ int report_fill(OnnxPressReport *report, Arena *arena, const Session *session,
         OnnxPressTensor *tensor = &tensors[selection->weight[t]];
         tensor_rate(choice, selection->input.offset, t, count, tensor);
         tensor->distortion = quantize_distortion(&selection->input, &choice->quantized, (size_t)t);
+        if (choice->finer && choice->finer[t] < 1) {
+            tensor->reason = arena_printf(arena, "%s; rounded %.1f times finer: alone it took the "
+                                                 "answers too far",
+                                          tensor->reason, 1 / (double)choice->finer[t]);
+            failed |= !tensor->reason;
+        }
     }
     for (size_t i = 0; i < session->n_warnings; i++)
         warnings[i] = copied(arena, session->warnings[i], &failed);

@@ -230,7 +230,8 @@ static void take(Trial *trial, Choice *choice, Tuned *tuned)
 static int try_coarser(const Tuning *t, Choice *choice, Tuned *tuned)
 {
     double x = choice->x, low = 0, high = log(COARSEST);
-    const Choice like = {.scope = choice->scope, .zero_half = choice->zero_half};
+    const Choice like = {
+        .scope = choice->scope, .zero_half = choice->zero_half, .finer = choice->finer};
     int rc = ONNXPRESS_OK;
     for (int k = 0; k < TRIALS && !rc; k++) {
         Trial trial = {0};

@@ -102,11 +102,18 @@ void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *re
 /* Distortion of one tensor. */
 double quantize_distortion(const QuantizeInput *in, const Quantized *q, size_t tensor);
 
-/* Finds the largest x in [low, high] (geometric bisection, then `steps` refinements) for which
- * measure(x) says yes; measure is assumed monotone but may be noisy: what is returned has been
- * measured. Returns ONNXPRESS_GOAL when even `low` fails, an error of measure's when it fails. */
-typedef int (*QuantizeMeasure)(void *context, double x, bool *meets, Error *err);
-int quantize_search(double low, double high, int steps, QuantizeMeasure measure, void *context,
+/* Finds the largest x in [low, high] at which measure says that the goal is met: an excess (how
+ * many times the goal's limit is reached) of at most 1. The excess should grow with x but may be
+ * noisy, be 0, or INFINITY where nothing could be measured. Starts at `guess` (0: at low) and ends
+ * when an excess is at least `enough` (below 1), or after `steps` measurements and one more. What
+ * is returned has been measured. Returns ONNXPRESS_GOAL when even `low` fails, an error of
+ * measure's when it fails. */
+typedef struct {
+    double low, high, guess, enough;
+    int steps;
+} QuantizeRange;
+typedef int (*QuantizeMeasure)(void *context, double x, double *excess, Error *err);
+int quantize_search(const QuantizeRange *range, QuantizeMeasure measure, void *context,
                     double *best, Error *err);
 
 #endif

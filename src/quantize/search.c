@@ -3,42 +3,72 @@
 
 #include <math.h>
 
-int quantize_search(double low, double high, int steps, QuantizeMeasure measure, void *context,
+/* Until the bracket has two ends: how far to go at once, and by which power of the excess. A grid's
+ * distortion goes with the square of its step. */
+#define FARTHEST 8.0
+#define POWER 0.5
+/* Within the bracket: no nearer to its ends than this share of it. */
+#define MARGIN 0.05
+/* A bracket is closed when its ends are this near, relative. */
+#define CLOSED 1e-3
+
+typedef struct {
+    double x, excess; /* x 0: not known yet */
+} End;
+
+/* Where the excess should be 1, or a little less, between the ends. */
+static double between(const End *yes, const End *no, double aim)
+{
+    double part = 0.5;
+    double low = log(yes->excess), high = log(no->excess);
+    if (isfinite(low) && isfinite(high) && high > low)
+        part = fmin(fmax((aim - low) / (high - low), MARGIN), 1 - MARGIN);
+    return yes->x * pow(no->x / yes->x, part);
+}
+
+static double onward(const End *end, double aim)
+{
+    double factor = pow(exp(aim) / end->excess, POWER);
+    factor = end->excess > 0 ? fmin(fmax(factor, 1 / FARTHEST), FARTHEST) : FARTHEST;
+    /* Never on the spot. */
+    return end->x * (end->excess <= 1 ? fmax(factor, 1.05) : fmin(factor, 0.95));
+}
+
+int quantize_search(const QuantizeRange *range, QuantizeMeasure measure, void *context,
                     double *best, Error *err)
 {
-    if (!(low > 0) || !(high >= low) || !isfinite(high))
-        return error_set(err, ONNXPRESS_USAGE, "search: %g to %g is no range above 0", low, high);
-    bool meets = false, found = false;
-    int status = measure(context, high, &meets, err);
-    if (status)
-        return status;
-    if (meets) {
-        *best = high;
-        return ONNXPRESS_OK;
-    }
-    double yes = low, no = high; /* yes is measured once found is set */
-    for (int i = 0; i < steps; i++) {
-        double middle = sqrt(yes) * sqrt(no);
-        if (!(middle > yes && middle < no))
+    if (!(range->low > 0) || !(range->high >= range->low) || !isfinite(range->high))
+        return error_set(err, ONNXPRESS_USAGE, "search: %g to %g is no range above 0", range->low,
+                         range->high);
+    End yes = {0, 0}, no = {0, 0};
+    double aim = log(range->enough) / 2, guess = range->guess > 0 ? range->guess : range->low;
+    for (int i = 0; i < range->steps; i++) {
+        double x = yes.x > 0 && no.x > 0 ? between(&yes, &no, aim)
+                   : yes.x > 0           ? onward(&yes, aim)
+                   : no.x > 0            ? onward(&no, aim)
+                                         : guess;
+        End at = {fmin(fmax(x, range->low), range->high), INFINITY};
+        if (at.x <= yes.x || (no.x > 0 && at.x >= no.x))
             break;
-        status = measure(context, middle, &meets, err);
+        int status = measure(context, at.x, &at.excess, err);
         if (status)
             return status;
-        if (meets) {
-            yes = middle;
-            found = true;
-        } else {
-            no = middle;
-        }
+        *(at.excess <= 1 ? &yes : &no) = at;
+        bool closed = no.x > 0 && no.x <= yes.x * (1 + CLOSED);
+        if (yes.x > 0 && (yes.excess >= range->enough || yes.x >= range->high || closed))
+            break;
     }
-    if (!found && low < high) {
-        status = measure(context, low, &found, err);
+    if (!(yes.x > 0) && !(no.x > 0 && no.x <= range->low)) {
+        End at = {range->low, INFINITY};
+        int status = measure(context, at.x, &at.excess, err);
         if (status)
             return status;
+        if (at.excess <= 1)
+            yes = at;
     }
-    if (!found)
+    if (!(yes.x > 0))
         return error_set(err, ONNXPRESS_GOAL,
                          "no setting reaches the goal, not even the finest one");
-    *best = yes;
+    *best = yes.x;
     return ONNXPRESS_OK;
 }
