@@ -103,7 +103,8 @@ def good_input(work):
     x = test["image"][:1000].astype(np.float32) / 255
     before, after = answers(LENET, x), answers(small, x)
     check("answers as before", np.mean(before.argmax(1) == after.argmax(1)) > 0.99)
-    held = images[:200][4::5].astype(np.float32) / 255
+    held = images[:200].astype(np.float32) / 255
+    held = held if r["measured_on"].startswith("all") else held[4::5]
     p, q = softmax_log(answers(LENET, held)), softmax_log(answers(small, held))
     kl = float(np.mean(np.sum(np.exp(p) * (p - q), 1)))
     check("reported KL is onnxruntime's", abs(kl - r["kl"]) <= 1e-6 + 0.01 * kl, (kl, r["kl"]))
