@@ -20,7 +20,7 @@ from realmodels_data import MODELS, TABLE
 
 # What is asked for beside the defaults.
 GOALS = {"orientation": ("--max-kl", "0.001"), "recognizer": ("--max-kl", "0.02"), "minilm": (),
-         "silero": ("--max-kl", "0.0005"), "detector": ()}
+         "silero": ("--max-kl", "0.0005"), "detector": ("--max-error", "0.001")}
 PROGRAM = os.environ.get("ONNXPRESS", str(data.ROOT / "build" / "release" / "src" / "onnxpress"))
 
 
