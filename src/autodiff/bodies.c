@@ -69,7 +69,9 @@ int program_hold(Program *program, Step *step, bool *runs, Error *err)
 {
     const Graph *graph = program->graph;
     int first, second;
-    *runs = find_bodies(program, step, &first, &second);
+    /* Any op may come with a graph; only If, Loop and Scan have parameters for one. */
+    *runs = program->bodies[graph->first_body[step->node]].kind != BODY_STRANGE &&
+            find_bodies(program, step, &first, &second);
     if (!*runs)
         return ONNXPRESS_OK;
     const GraphBody *body = &graph->bodies[first];

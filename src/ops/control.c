@@ -99,9 +99,10 @@ bool loop_fit(OpNode *node, size_t inputs, size_t formals, size_t results)
                        &params->out_direction)));
 }
 
+/* With a body the executor runs it, and never calls its row. */
 static int loop_refuse(const OpCall *call)
 {
-    return op_error(call, ONNXPRESS_INTERNAL, "runs in an executor only");
+    return op_error(call, ONNXPRESS_FORMAT, "it has no body");
 }
 
 static const OpRow rows[] = {

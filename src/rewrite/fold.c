@@ -37,8 +37,9 @@ static bool has_default_domain(const Onnx__NodeProto *node)
 static bool is_node(const Graph *graph, int node, const char *type)
 {
     const Onnx__NodeProto *proto = node >= 0 ? graph->nodes[node] : NULL;
-    return proto && graph->node_body[node] < 0 && has_default_domain(proto) && proto->op_type &&
-           strcmp(proto->op_type, type) == 0;
+    /* With bodies a node would have more inputs in the graph than in its message. */
+    return proto && graph->node_body[node] < 0 && graph->first_body[node] < 0 &&
+           has_default_domain(proto) && proto->op_type && strcmp(proto->op_type, type) == 0;
 }
 
 static int64_t int_of(const Onnx__NodeProto *node, const char *name, int64_t fallback)

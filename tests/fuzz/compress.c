@@ -28,6 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.calibration = choice % 8 ? "random" : NULL;
     options.form = (OnnxPressForm)(choice >> 3) % (ONNXPRESS_FORM_PLAIN + 1);
     options.method = (OnnxPressMethod)(choice >> 8) % (ONNXPRESS_METHOD_ECSQ + 1);
+    options.graph = choice >> 31 ? ONNXPRESS_GRAPH_SMALL : ONNXPRESS_GRAPH_KEEP;
     options.importance = (OnnxPressImportance)(choice >> 16) % (ONNXPRESS_IMPORTANCE_NONE + 1);
     const char *model = fuzz_file("x.onnx", data, size), *small = fuzz_path("small.onnx");
     int status = (int)onnxpress_inspect(model, &options, &report, &err);
