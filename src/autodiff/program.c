@@ -85,11 +85,11 @@ static int check_constants(const Program *program, Error *err)
     const Model *model = program->model;
     uint64_t room = CONSTANT_TIMES * (model_packed_size(model) + model->external_bytes);
     for (int v = 0; v < program->graph->n_values; v++) {
-        const Onnx__TensorProto *init = program->graph->values[v].init;
+        const GraphValue *value = &program->graph->values[v];
         Tensor tensor;
-        if (!init || !init->n_external_data)
+        if (!value->init || !value->init->n_external_data)
             continue;
-        int status = model_tensor(program->model, init, program->graph->values[v].name, &tensor, err);
+        int status = model_tensor(program->model, value->init, value->name, &tensor, err);
         if (status)
             return status;
         if (tensor.bytes > room)

@@ -21,8 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
     } while (0)
 _Noreturn void fuzz_fail(const char *what, const char *file, int line);
 
-/* Paths in the process's own scratch folder, which goes when the process ends (mutate.c is not
- * needed for it). The string is valid until the next call with the same name. */
+/* A path in the process's own scratch folder, which goes when the process ends; eight are valid at a
+ * time. */
 const char *fuzz_path(const char *name);
 /* Writes the file anew and returns its path. */
 const char *fuzz_file(const char *name, const uint8_t *data, size_t size);

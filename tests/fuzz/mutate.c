@@ -185,7 +185,7 @@ static ProtobufCMessage *another(Mutation *m, const ProtobufCMessageDescriptor *
 
 static void change_value(Mutation *m, const ProtobufCFieldDescriptor *field, void *value)
 {
-    double real;
+    double number;
     int64_t integer = 0;
     switch (field->type) {
     case PROTOBUF_C_TYPE_STRING:
@@ -201,8 +201,8 @@ static void change_value(Mutation *m, const ProtobufCFieldDescriptor *field, voi
         *(float *)value = (float)telling_real(m);
         break;
     case PROTOBUF_C_TYPE_DOUBLE:
-        real = telling_real(m);
-        memcpy(value, &real, sizeof real);
+        number = telling_real(m);
+        memcpy(value, &number, sizeof number);
         break;
     default: /* integers and enums, little-endian */
         memcpy(&integer, value, element_size(field));
