@@ -651,7 +651,7 @@ static int measure(void *context, double x, double *excess, Error *err)
     Measured *m = context;
     if (++m->calls == m->fail_at)
         return error_set(err, ONNXPRESS_DATA, "no such data");
-    *excess = pow(x / m->threshold * exp(m->noise * normal()), m->power ? m->power : 2);
+    *excess = pow(x / m->threshold * exp(m->noise * normal()), m->power > 0 ? m->power : 2);
     if (m->broken_from > 0 && x > m->broken_from)
         *excess = INFINITY;
     if (x < m->nothing_below)
