@@ -244,8 +244,10 @@ int choose_measure(Session *session, const Selection *selection, const ChooseInp
     }
     if (!rc)
         rc = measure_seen(session, input, weights, choice);
-    if (!rc && !own)
-        rc = select_reread(session, selection);
+    if (!selection->pruned) { /* after a failure too: the search goes on from the values as they were */
+        int again = select_reread(session, selection);
+        rc = again ? again : rc;
+    }
     free(own);
     free(weights);
     return rc;
