@@ -126,7 +126,9 @@ def check_parts(name, r, small, values):
           (parts["positions"], share * parts["streams"]))
     letters = {t.name[len(prefix)] for t in model.graph.initializer if t.name.startswith(prefix)}
     code = r["position_code"]
-    check(f"{name}: position code", (code == "gaps") == ("G" in letters) and (code == "indices") == ("i" in letters),
+    check(f"{name}: position code", code == "mixed" or (code == "gaps") == ("G" in letters),
+          (code, letters))
+    check(f"{name}: indices", (code == "indices") == ("i" in letters),
           (code, letters))
 
 
