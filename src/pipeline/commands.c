@@ -99,9 +99,8 @@ static int open_answered(Session *s, const char *path, const OnnxPressOptions *o
     if (!options->calibration)
         return error_set(err, ONNXPRESS_USAGE, "give the samples: --data DATA");
     int rc = session_open(s, path, SESSION_RESTORE, options, err);
-    if (!rc && program_unsupported(s->program))
-        rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", path,
-                       program_unsupported(s->program));
+    if (!rc)
+        rc = session_can_run(s);
     if (!rc)
         rc = session_data(s, options->calibration, data);
     if (!rc)

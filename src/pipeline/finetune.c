@@ -41,9 +41,8 @@ static int open_run(Run *run, const char *input, const OnnxPressOptions *options
                  : error_set(err, ONNXPRESS_USAGE, "give the samples: --calib DATA");
     if (!rc)
         rc = session_open(s, input, SESSION_RESTORE, options, err);
-    if (!rc && program_unsupported(s->program))
-        rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", input,
-                       program_unsupported(s->program));
+    if (!rc)
+        rc = session_can_run(s);
     if (!rc)
         rc = session_data(s, options->calibration, &run->data);
     if (!rc)
@@ -75,9 +74,8 @@ static int open_teacher(Run *run)
     if (!path)
         return ONNXPRESS_OK;
     int rc = session_open(t, path, SESSION_RESTORE, s->options, s->err);
-    if (!rc && program_unsupported(t->program))
-        rc = error_set(s->err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", path,
-                       program_unsupported(t->program));
+    if (!rc)
+        rc = session_can_run(t);
     bool same = !rc && program_inputs(t->program) == program_inputs(s->program) &&
                 program_outputs(t->program) == program_outputs(s->program);
     for (int k = 0; same && k < program_inputs(s->program); k++)

@@ -118,9 +118,8 @@ OnnxPressStatus onnxpress_hessian(const char *input, const char *output,
                  : error_set(err, ONNXPRESS_USAGE, "give the samples: --calib DATA");
     if (!rc)
         rc = session_open(&s, input, SESSION_RESTORE, options, err);
-    if (!rc && program_unsupported(s.program))
-        rc = error_set(err, ONNXPRESS_UNSUPPORTED, "%s: %s has no forward rule here", input,
-                       program_unsupported(s.program));
+    if (!rc)
+        rc = session_can_run(&s);
     if (!rc)
         rc = session_data(&s, options->calibration, &data);
     if (!rc)

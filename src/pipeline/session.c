@@ -74,6 +74,15 @@ int session_open(Session *session, const char *path, int how, const OnnxPressOpt
     return rc;
 }
 
+int session_can_run(Session *session)
+{
+    const char *unsupported = program_unsupported(session->program);
+    return unsupported ? error_set(session->err, ONNXPRESS_UNSUPPORTED,
+                                   "%s: %s has no forward rule here", session->model->path,
+                                   unsupported)
+                       : ONNXPRESS_OK;
+}
+
 void session_close(Session *session)
 {
     program_free(session->program);

@@ -39,6 +39,8 @@ typedef struct {
 enum { SESSION_AS_IS = 0, SESSION_RESTORE = 1, SESSION_FOLD = 2 };
 int session_open(Session *session, const char *path, int how,
                  const OnnxPressOptions *options, Error *err);
+/* ONNXPRESS_UNSUPPORTED, naming the first op without a forward rule: for who has to run the model. */
+int session_can_run(Session *session);
 void session_close(Session *session);
 int session_warn(Session *session, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
