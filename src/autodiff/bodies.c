@@ -4,15 +4,9 @@
 
 #include <string.h>
 
-static bool is_standard(const Onnx__NodeProto *proto, const char *type)
-{
-    return (!proto->domain || !*proto->domain || strcmp(proto->domain, "ai.onnx") == 0) &&
-           strcmp(step_type(proto), type) == 0;
-}
-
 static bool is_loop(const Onnx__NodeProto *proto)
 {
-    return is_standard(proto, "Loop") || is_standard(proto, "Scan");
+    return node_is(proto, "Loop") || node_is(proto, "Scan");
 }
 
 int program_read_bodies(Program *program, Error *err)
@@ -26,7 +20,7 @@ int program_read_bodies(Program *program, Error *err)
         const GraphBody *from = &graph->bodies[b];
         const Onnx__NodeProto *holder = graph->nodes[from->node];
         ProgramBody *body = &program->bodies[b];
-        bool branch = is_standard(holder, "If") && graph->n_inputs[from->node] > 0;
+        bool branch = node_is(holder, "If") && graph->n_inputs[from->node] > 0;
         *body = (ProgramBody){.kind = branch            ? BODY_BRANCH
                                       : is_loop(holder) ? BODY_LOOP
                                                         : BODY_STRANGE,
@@ -53,7 +47,7 @@ static bool find_bodies(const Program *program, const Step *step, int *first, in
     int a = graph->first_body[step->node], b = graph->bodies[a].next;
     *first = a;
     *second = b;
-    if (!is_standard(step->op.proto, "If"))
+    if (!node_is(step->op.proto, "If"))
         return b < 0 && strcmp(graph->bodies[a].name, "body") == 0;
     if (b < 0 || graph->bodies[b].next >= 0)
         return false;

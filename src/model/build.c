@@ -192,6 +192,15 @@ bool model_append_opset(Model *model, const char *domain, int64_t version)
                                          &model->private_data->opsets);
 }
 
+void graph_remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < graph->n_node; i++)
+        if (graph->node[i] != node)
+            graph->node[kept++] = graph->node[i];
+    graph->n_node = kept;
+}
+
 void model_remove_initializer(Model *model, const char *name)
 {
     Onnx__GraphProto *graph = model->proto->graph;

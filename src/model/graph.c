@@ -38,13 +38,26 @@ const Onnx__AttributeProto *node_attribute(const Onnx__NodeProto *node, const ch
     return NULL;
 }
 
+int64_t node_int(const Onnx__NodeProto *node, const char *name, int64_t fallback)
+{
+    const Onnx__AttributeProto *attribute = node_attribute(node, name);
+    return attribute && attribute->has_i ? attribute->i : fallback;
+}
+
+bool is_default_domain(const char *domain)
+{
+    return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
+}
+
+bool node_is(const Onnx__NodeProto *node, const char *type)
+{
+    return is_default_domain(node->domain) && strcmp(graph_text(node->op_type), type) == 0;
+}
+
 static const Onnx__TensorProto *constant_of(const Onnx__NodeProto *node)
 {
-    const char *domain = graph_text(node->domain);
-    if (strcmp(graph_text(node->op_type), "Constant") != 0 ||
-        (*domain && strcmp(domain, "ai.onnx") != 0))
-        return NULL;
-    const Onnx__AttributeProto *value = node_attribute(node, "value");
+    const Onnx__AttributeProto *value =
+        node_is(node, "Constant") ? node_attribute(node, "value") : NULL;
     return value ? value->t : NULL;
 }
 

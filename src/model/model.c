@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/graph.h"
 #include "model/model_internal.h"
 #include "model/sha256.h"
 #include "tensor/wire.h"
@@ -57,8 +58,7 @@ static int refuse_other_formats(const char *path, const FileMap *map, Error *err
 static int64_t default_opset(const Onnx__ModelProto *proto)
 {
     for (size_t i = 0; i < proto->n_opset_import; i++) {
-        const char *domain = proto->opset_import[i]->domain;
-        if (!domain || !*domain || strcmp(domain, "ai.onnx") == 0)
+        if (is_default_domain(proto->opset_import[i]->domain))
             return proto->opset_import[i]->version;
     }
     return 1; /* what a model means that names none */

@@ -46,7 +46,8 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
                         Choice *choice);
 void choice_free(Choice *choice);
 
-/* One setting in place of a search, otherwise as in `like`: quantized, measured when there are answers, its bytes. */
+/* One setting in place of a search, otherwise as in `like`: quantized, measured when there are
+ * answers, its bytes. */
 int choose_at(Session *session, const Selection *selection, const ChooseInput *input,
               const Choice *like, double x, Choice *choice);
 /* Measures a choice (anew, after its centres have changed). exact: [weights] new values of weights

@@ -1,6 +1,7 @@
 /* The state of entropy-constrained quantization between its two steps: internal to quantize/.
  *
- * Exact zeros are no values here: they are counted, and have a cluster. Values stand in groups of like weight (within a factor of two), ascending in each. */
+ * Exact zeros are no values here: they are counted, and have a cluster. Values stand in groups of like
+ * weight (within a factor of two), ascending in each. */
 #ifndef ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 #define ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 

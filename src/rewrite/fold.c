@@ -29,23 +29,12 @@ static bool read_initializer(Model *model, const Graph *graph, int v, Tensor *te
            !model_tensor(model, value->init, value->name, tensor, err);
 }
 
-static bool has_default_domain(const Onnx__NodeProto *node)
-{
-    return !node->domain || !*node->domain || strcmp(node->domain, "ai.onnx") == 0;
-}
-
-static bool is_node(const Graph *graph, int node, const char *type)
+static bool is_op(const Graph *graph, int node, const char *type)
 {
     const Onnx__NodeProto *proto = node >= 0 ? graph->nodes[node] : NULL;
     /* With bodies a node would have more inputs in the graph than in its message. */
     return proto && graph->node_body[node] < 0 && graph->first_body[node] < 0 &&
-           has_default_domain(proto) && proto->op_type && strcmp(proto->op_type, type) == 0;
-}
-
-static int64_t int_of(const Onnx__NodeProto *node, const char *name, int64_t fallback)
-{
-    const Onnx__AttributeProto *attribute = node_attribute(node, name);
-    return attribute ? attribute->i : fallback;
+           node_is(proto, type);
 }
 
 /* Whether normalization `n` folds; fills in the pair. */
@@ -53,15 +42,15 @@ static bool read_pair(Model *model, const Graph *graph, int n, Pair *pair, Error
 {
     const int *in = graph->inputs[n];
     const Onnx__NodeProto *norm = graph->nodes[n];
-    if (!is_node(graph, n, "BatchNormalization") || graph->n_inputs[n] != NORM_INPUTS ||
-        int_of(norm, "training_mode", 0) || !int_of(norm, "spatial", 1) || in[INPUT] < 0)
+    if (!is_op(graph, n, "BatchNormalization") || graph->n_inputs[n] != NORM_INPUTS ||
+        node_int(norm, "training_mode", 0) || !node_int(norm, "spatial", 1) || in[INPUT] < 0)
         return false;
     for (size_t k = 1; k < norm->n_output; k++)
         if (*norm->output[k])
             return false;
     const GraphValue *between = &graph->values[in[INPUT]];
     int c = between->producer;
-    if (!is_node(graph, c, "Conv") || between->n_uses != 1 || between->is_output ||
+    if (!is_op(graph, c, "Conv") || between->n_uses != 1 || between->is_output ||
         graph->n_inputs[c] < 2)
         return false;
     const int *of_conv = graph->inputs[c];
@@ -109,15 +98,6 @@ static bool compute(const Pair *pair, float *weight, float *bias)
     return probe == 0;
 }
 
-static void remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < graph->n_node; i++)
-        if (graph->node[i] != node)
-            graph->node[kept++] = graph->node[i];
-    graph->n_node = kept;
-}
-
 static int fold_pair(Model *model, const Pair *pair, int *folded, Error *err)
 {
     size_t channels = (size_t)pair->weight.shape.dim[0];
@@ -146,7 +126,7 @@ static int fold_pair(Model *model, const Pair *pair, int *folded, Error *err)
     conv->input = input;
     conv->n_input = 3;
     conv->output[0] = pair->norm->output[0];
-    remove_node(model->proto->graph, pair->norm);
+    graph_remove_node(model->proto->graph, pair->norm);
     ++*folded;
     return ONNXPRESS_OK;
 }

@@ -13,15 +13,6 @@ Onnx__TensorProto *hoist_find(const Graph *graph, const char *name)
     return v < 0 ? NULL : (Onnx__TensorProto *)(uintptr_t)graph->values[v].init;
 }
 
-static void remove_node(Onnx__GraphProto *proto, const Onnx__NodeProto *node)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < proto->n_node; i++)
-        if (proto->node[i] != node)
-            proto->node[kept++] = proto->node[i];
-    proto->n_node = kept;
-}
-
 static void remove_tensor(Onnx__GraphProto *proto, const Onnx__TensorProto *tensor)
 {
     size_t kept = 0;
@@ -50,7 +41,7 @@ static bool hoist(Model *model, const Graph *graph, int v)
     const GraphBody *body = &graph->bodies[value->body];
     Onnx__TensorProto *tensor = hoist_find(graph, value->name);
     if (value->is_constant_node)
-        remove_node(body->proto, graph->nodes[value->producer]);
+        graph_remove_node(body->proto, graph->nodes[value->producer]);
     else
         remove_tensor(body->proto, tensor);
     tensor->name = arena_strdup(model->arena, value->name);

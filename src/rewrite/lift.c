@@ -110,12 +110,6 @@ static bool word_is(const Onnx__NodeProto *node, const char *name, const char *v
            memcmp(a->s.data, value, a->s.len) == 0;
 }
 
-static int64_t number(const Onnx__NodeProto *node, const char *name, int64_t fallback)
-{
-    const Onnx__AttributeProto *a = node_attribute(node, name);
-    return a && a->has_i ? a->i : fallback;
-}
-
 /* A float attribute as a scalar; "" when it is absent or says nothing. */
 static const char *scalar(Lift *lift, const Onnx__NodeProto *node, const char *name, float nothing)
 {
@@ -291,7 +285,7 @@ static int lift_scatter(Lift *lift, Onnx__NodeProto *node)
 /* `spatial`, gone in opset 9. */
 static int lift_normalization(Lift *lift, Onnx__NodeProto *node)
 {
-    if (number(node, "spatial", 1) != 1)
+    if (node_int(node, "spatial", 1) != 1)
         return refuse(lift, node, "spatial = 0");
     if (!lift->check_only)
         drop_attribute(node, "spatial");
@@ -358,15 +352,10 @@ static const char *const unchanged[] = {
     "ThresholdedRelu", "Tile", "Transpose", "Unsqueeze", "Where", "Xor",
 };
 
-static bool default_domain(const char *domain)
-{
-    return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
-}
-
 static int lift_node(void *context, Onnx__NodeProto *node)
 {
     Lift *lift = context;
-    if (!default_domain(node->domain))
+    if (!is_default_domain(node->domain))
         return ONNXPRESS_OK; /* its version stays */
     const char *type = node->op_type ? node->op_type : "";
     for (size_t k = 0; k < sizeof changed / sizeof changed[0]; k++)
@@ -393,7 +382,7 @@ static int type_of_tensor(void *context, Onnx__TensorProto *tensor)
 static int type_of_cast(void *context, Onnx__NodeProto *node)
 {
     if (node->op_type && strcmp(node->op_type, "Cast") == 0)
-        note_type(context, number(node, "to", DTYPE_UNDEFINED));
+        note_type(context, node_int(node, "to", DTYPE_UNDEFINED));
     return ONNXPRESS_OK;
 }
 
@@ -426,7 +415,7 @@ static int lift_all(Lift *lift, bool check_only)
     if (status || check_only)
         return status;
     for (size_t k = 0; k < proto->n_opset_import; k++)
-        if (default_domain(proto->opset_import[k]->domain))
+        if (is_default_domain(proto->opset_import[k]->domain))
             proto->opset_import[k]->version = LIFT_TO;
     lift->model->opset = LIFT_TO;
     if (proto->ir_version < LIFT_IR) {
