@@ -20,12 +20,18 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-# build_in DIR [MESON OPTION ...]: configures once, then builds.
+# build_in DIR [MESON OPTION ...] [-- TARGET ...]: configures once, then builds all or the targets.
 build_in() {
-    local dir=$1
+    local dir=$1 options=()
     shift
-    [ -e "$dir/build.ninja" ] || meson setup "$dir" "$@" >"$dir.log" 2>&1 || { cat "$dir.log"; return 1; }
-    ninja -C "$dir" >"$dir.log" 2>&1 || { grep -E 'error|warning|FAILED' -A 5 "$dir.log"; return 1; }
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    [ -e "$dir/build.ninja" ] || meson setup "$dir" "${options[@]}" >"$dir.log" 2>&1 ||
+        { cat "$dir.log"; return 1; }
+    ninja -C "$dir" "${@:2}" >"$dir.log" 2>&1 ||
+        { grep -E 'error|warning|FAILED' -A 5 "$dir.log"; return 1; }
 }
 
 # The Python that tests and tools use: build/venv, with the pinned requirements of a folder: `tools`,
