@@ -8,8 +8,6 @@
 #include "model/graph.h"
 #include "ops/recurrent_internal.h"
 
-enum { IN_X, IN_W, IN_R, IN_BIAS, IN_LENGTH, IN_H, IN_C, IN_PEEPHOLE };
-
 /* ---- attributes ---- */
 
 static int read_direction(const OpNode *node, Recurrent *kind, Error *err)
@@ -93,16 +91,6 @@ static int read_gru(OpNode *node, Arena *arena, Error *err)
 
 /* ---- sizes ---- */
 
-typedef struct {
-    const Recurrent *kind;
-    int64_t steps, batch, inputs, hidden, rows;
-    int64_t x_time, x_batch; /* strides */
-    int64_t y_time, y_batch, y_direction;
-    int64_t state_batch, state_direction;
-    const int64_t *length; /* [batch]; NULL: all have all steps */
-    Shape y, state;
-} Times;
-
 /* Input k has this shape; an omitted one is right. */
 static int require_shape(const OpCall *call, int k, int rank, int64_t a, int64_t b, int64_t c)
 {
@@ -140,7 +128,7 @@ static int require_inputs(const OpCall *call, const Times *t)
     return status;
 }
 
-static int times_open(const OpCall *call, Times *t)
+int recurrent_open(const OpCall *call, Times *t)
 {
     const Recurrent *kind = call->node->params;
     int status = ONNXPRESS_OK;
@@ -186,20 +174,9 @@ static int times_open(const OpCall *call, Times *t)
     return require_inputs(call, t);
 }
 
-static int64_t length_of(const Times *t, int64_t b)
-{
-    return t->length ? t->length[b] : t->steps;
-}
-
-/* When in time sequence b is at step s < length_of. */
-static int64_t time_of(const Times *t, int direction, int64_t b, int64_t s)
-{
-    return t->kind->reverse[direction] ? length_of(t, b) - 1 - s : s;
-}
-
 /* ---- one direction ---- */
 
-static bool take(const OpCall *call, real **where, int64_t rows, int64_t columns)
+bool run_take(const OpCall *call, real **where, int64_t rows, int64_t columns)
 {
     int64_t count;
     if (!int64_mul(rows, columns, &count)) {
@@ -244,7 +221,7 @@ static void start_steps(const OpCall *call, const Times *t, int direction, const
         }
 }
 
-static int run_direction(const OpCall *call, const Times *t, int direction, CellRun *run)
+int recurrent_run(const OpCall *call, const Times *t, int direction, CellRun *run)
 {
     const Value *bias = op_in(call, IN_BIAS), *peephole = op_in(call, IN_PEEPHOLE);
     CellKind cell = t->kind->cell;
@@ -262,11 +239,11 @@ static int run_direction(const OpCall *call, const Times *t, int direction, Cell
                      .peephole = cell == CELL_LSTM && peephole
                                      ? peephole->r + direction * 3 * t->hidden
                                      : NULL};
-    if (!take(call, &run->x, rows, t->inputs) || !take(call, &run->pre, rows, t->rows) ||
-        !take(call, &run->gate, rows, t->rows) ||
-        !take(call, &run->h, rows + t->batch, t->hidden) ||
-        (cell == CELL_LSTM && !take(call, &run->c, rows + t->batch, t->hidden)) ||
-        (cell == CELL_GRU && !take(call, &run->u, rows, t->hidden)))
+    if (!run_take(call, &run->x, rows, t->inputs) || !run_take(call, &run->pre, rows, t->rows) ||
+        !run_take(call, &run->gate, rows, t->rows) ||
+        !run_take(call, &run->h, rows + t->batch, t->hidden) ||
+        (cell == CELL_LSTM && !run_take(call, &run->c, rows + t->batch, t->hidden)) ||
+        (cell == CELL_GRU && !run_take(call, &run->u, rows, t->hidden)))
         return ONNXPRESS_MEMORY;
     start_state(call, t, direction, IN_H, run->h);
     if (run->c)
@@ -305,7 +282,7 @@ static void put_state(const Times *t, int direction, const real *state, Value *t
 static int recurrent_forward(const OpCall *call)
 {
     Times t = {0};
-    int status = times_open(call, &t), most = t.kind && t.kind->cell == CELL_LSTM ? 3 : 2;
+    int status = recurrent_open(call, &t), most = t.kind && t.kind->cell == CELL_LSTM ? 3 : 2;
     for (int k = 0; k < most && !status; k++)
         if (wanted_output(call, k))
             status = op_output(call, k, call->in[IN_X]->dtype, k ? &t.state : &t.y);
@@ -315,7 +292,7 @@ static int recurrent_forward(const OpCall *call)
     for (int d = 0; !status && d < t.kind->directions; d++) {
         CellRun run;
         int64_t state = t.batch * t.hidden;
-        status = run_direction(call, &t, d, &run);
+        status = recurrent_run(call, &t, d, &run);
         if (status)
             return status;
         for (int64_t b = 0; y && b < t.batch; b++)
@@ -327,154 +304,6 @@ static int recurrent_forward(const OpCall *call)
             put_state(&t, d, run.c + t.steps * state, wanted_output(call, 2));
     }
     return status;
-}
-
-/* ---- the way back ---- */
-
-static const real *given_gradient(const OpCall *call, int k)
-{
-    return k < call->n_out ? call->d_out[k] : NULL;
-}
-
-static void get_state(const Times *t, int direction, const real *from, real *state)
-{
-    for (int64_t b = 0; b < t->batch; b++)
-        for (int64_t j = 0; j < t->hidden; j++)
-            state[b * t->hidden + j] =
-                from ? from[direction * t->state_direction + b * t->state_batch + j] : 0;
-}
-
-/* Derivatives by the state before the first step. */
-static void add_state(const Times *t, int direction, const real *state, real *to)
-{
-    for (int64_t b = 0; to && b < t->batch; b++)
-        add_dense(t->hidden, to + direction * t->state_direction + b * t->state_batch,
-                  state + b * t->hidden);
-}
-
-static void swap(real **a, real **b)
-{
-    real *c = *a;
-    *a = *b;
-    *b = c;
-}
-
-static void add_columns(int64_t rows, int64_t columns, int64_t stride, const real *from, real *to)
-{
-    for (int64_t i = 0; i < rows; i++)
-        add_dense(columns, to, from + i * stride);
-}
-
-/* From d_pre (and d_u) of all steps to the inputs and weights. */
-static void add_weights(const OpCall *call, const Times *t, int d, const CellRun *run,
-                        const CellBack *back)
-{
-    int64_t rows = t->steps * t->batch, n = t->hidden, plain = t->rows;
-    bool gru = t->kind->cell == CELL_GRU;
-    real *d_w = op_d_in(call, IN_W), *d_r = op_d_in(call, IN_R), *d_bias = op_d_in(call, IN_BIAS);
-    if (gru)
-        plain -= n; /* R's last gate has rows of its own */
-    if (d_w)
-        cell_product(true, false, t->rows, t->inputs, rows, back->d_pre, t->rows, run->x, t->inputs,
-                     d_w + d * t->rows * t->inputs, t->inputs);
-    if (d_r) {
-        d_r += d * t->rows * n;
-        cell_product(true, false, plain, n, rows, back->d_pre, t->rows, run->h, n, d_r, n);
-        if (gru)
-            cell_product(true, false, n, n, rows, back->d_u, n,
-                         t->kind->reset_after ? run->h : run->u, n, d_r + 2 * n * n, n);
-    }
-    if (d_bias) {
-        d_bias += d * 2 * t->rows;
-        add_columns(rows, t->rows, t->rows, back->d_pre, d_bias);
-        add_columns(rows, plain, t->rows, back->d_pre, d_bias + t->rows);
-        if (gru)
-            add_columns(rows, n, n, back->d_u, d_bias + t->rows + 2 * n);
-    }
-}
-
-static int add_inputs(const OpCall *call, const Times *t, int d, const CellRun *run,
-                      const CellBack *back)
-{
-    real *d_x = op_d_in(call, IN_X), *rows;
-    if (!d_x)
-        return ONNXPRESS_OK;
-    int64_t n = t->steps * t->batch;
-    if (!take(call, &rows, n, t->inputs))
-        return ONNXPRESS_MEMORY;
-    memset(rows, 0, (size_t)(n * t->inputs) * sizeof *rows);
-    cell_product(false, false, n, t->inputs, t->rows, back->d_pre, t->rows, run->w, t->inputs, rows,
-                 t->inputs);
-    for (int64_t b = 0; b < t->batch; b++)
-        for (int64_t s = 0; s < length_of(t, b); s++)
-            add_dense(t->inputs, d_x + time_of(t, d, b, s) * t->x_time + b * t->x_batch,
-                      rows + (s * t->batch + b) * t->inputs);
-    return ONNXPRESS_OK;
-}
-
-static int open_back(const OpCall *call, const Times *t, int d, CellBack *back)
-{
-    int64_t rows = t->steps * t->batch;
-    real *d_peephole = op_d_in(call, IN_PEEPHOLE);
-    *back = (CellBack){.d_peephole = d_peephole ? d_peephole + d * 3 * t->hidden : NULL};
-    if (!take(call, &back->d_pre, rows, t->rows) || !take(call, &back->d_u, rows, t->hidden) ||
-        !take(call, &back->d_h, t->batch, t->hidden) ||
-        !take(call, &back->d_c, t->batch, t->hidden) ||
-        !take(call, &back->d_h_before, t->batch, t->hidden) ||
-        !take(call, &back->d_c_before, t->batch, t->hidden) ||
-        !take(call, &back->room, t->batch, t->hidden))
-        return ONNXPRESS_MEMORY;
-    get_state(t, d, given_gradient(call, 1), back->d_h);
-    get_state(t, d, given_gradient(call, 2), back->d_c);
-    return ONNXPRESS_OK;
-}
-
-static void step_back(const OpCall *call, const Times *t, int d, const CellRun *run, CellBack *back,
-                      bool *running, int64_t s)
-{
-    const real *d_y = given_gradient(call, 0);
-    for (int64_t b = 0; b < t->batch; b++) {
-        real *d_h = back->d_h + b * t->hidden, *d_c = back->d_c + b * t->hidden;
-        running[b] = s < length_of(t, b);
-        if (running[b] && d_y)
-            add_dense(t->hidden, d_h,
-                      d_y + time_of(t, d, b, s) * t->y_time + d * t->y_direction + b * t->y_batch);
-        for (int64_t j = 0; j < t->hidden; j++) {
-            back->d_h_before[b * t->hidden + j] = running[b] ? 0 : d_h[j];
-            back->d_c_before[b * t->hidden + j] = running[b] ? 0 : d_c[j];
-        }
-    }
-    cell_backward(run, back, s);
-    swap(&back->d_h, &back->d_h_before);
-    swap(&back->d_c, &back->d_c_before);
-}
-
-static int recurrent_backward(const OpCall *call)
-{
-    Times t = {0};
-    int status = times_open(call, &t);
-    bool *running = status ? NULL : op_scratch(call, (size_t)t.batch, sizeof *running);
-    if (!running)
-        return status ? status : ONNXPRESS_MEMORY;
-    for (int d = 0; d < t.kind->directions; d++) {
-        CellRun run;
-        CellBack back;
-        status = run_direction(call, &t, d, &run);
-        if (!status)
-            status = open_back(call, &t, d, &back);
-        if (status)
-            return status;
-        back.running = running;
-        for (int64_t s = t.steps - 1; s >= 0; s--)
-            step_back(call, &t, d, &run, &back, running, s);
-        add_weights(call, &t, d, &run, &back);
-        add_state(&t, d, back.d_h, op_d_in(call, IN_H));
-        if (t.kind->cell == CELL_LSTM)
-            add_state(&t, d, back.d_c, op_d_in(call, IN_C));
-        if ((status = add_inputs(call, &t, d, &run, &back)))
-            return status;
-    }
-    return ONNXPRESS_OK;
 }
 
 /* ---- weights as matrices ---- */
@@ -509,11 +338,11 @@ static void add_moment(int64_t rows, int64_t columns, const real *x, real *acc)
 static int recurrent_moment(const OpCall *call, int k, real *acc)
 {
     Times t = {0};
-    int status = times_open(call, &t);
+    int status = recurrent_open(call, &t);
     for (int d = 0; !status && d < t.kind->directions; d++) {
         CellRun run;
         int64_t rows = t.steps * t.batch, n = t.hidden;
-        status = run_direction(call, &t, d, &run);
+        status = recurrent_run(call, &t, d, &run);
         /* What ended sequences hold meets no weight. */
         for (int64_t b = 0; !status && b < t.batch; b++)
             for (int64_t s = length_of(&t, b); s < t.steps; s++) {

@@ -1,13 +1,16 @@
-/* What recurrent.c and recurrent_cells.c share: RNN, LSTM and GRU.
+/* What recurrent.c, recurrent_backward.c and recurrent_cells.c share: RNN, LSTM and GRU.
  *
- * recurrent.c reads the node and goes through time; a cell is one step of one direction for the
- * whole batch. Rows of time are in the order in which the direction meets them: step s of sequence b
- * is row s * batch + b. What a sequence has no step for is computed too, and then not used.
+ * recurrent.c reads the node and goes through time, recurrent_backward.c back; a cell is one step of
+ * one direction for the whole batch. Rows of time are in the order in which the direction meets them:
+ * step s of sequence b is row s * batch + b. What a sequence has no step for is computed too, and then
+ * not used.
  */
 #ifndef ONNXPRESS_OPS_RECURRENT_INTERNAL_H
 #define ONNXPRESS_OPS_RECURRENT_INTERNAL_H
 
 #include "ops/support_internal.h"
+
+enum { IN_X, IN_W, IN_R, IN_BIAS, IN_LENGTH, IN_H, IN_C, IN_PEEPHOLE };
 
 #define RECURRENT_MOST_ACTIVATIONS 3 /* a direction */
 
@@ -54,6 +57,36 @@ typedef struct {
     real *room;           /* [batch][hidden] */
     const bool *running;  /* [batch]: the sequence has this step */
 } CellBack;
+
+/* A node's sizes and layout. */
+typedef struct {
+    const Recurrent *kind;
+    int64_t steps, batch, inputs, hidden, rows;
+    int64_t x_time, x_batch; /* strides */
+    int64_t y_time, y_batch, y_direction;
+    int64_t state_batch, state_direction;
+    const int64_t *length; /* [batch]; NULL: all have all steps */
+    Shape y, state;
+} Times;
+
+static inline int64_t length_of(const Times *t, int64_t b)
+{
+    return t->length ? t->length[b] : t->steps;
+}
+
+/* When in time sequence b is at step s < length_of. */
+static inline int64_t time_of(const Times *t, int direction, int64_t b, int64_t s)
+{
+    return t->kind->reverse[direction] ? length_of(t, b) - 1 - s : s;
+}
+
+/* Reads the inputs' sizes and checks them. */
+int recurrent_open(const OpCall *call, Times *t);
+/* Runs one direction, forward, in scratch of the call. */
+int recurrent_run(const OpCall *call, const Times *t, int direction, CellRun *run);
+/* Scratch of rows * columns numbers; false: an error is set. */
+bool run_take(const OpCall *call, real **where, int64_t rows, int64_t columns);
+int recurrent_backward(const OpCall *call);
 
 /* How many gates and activations a direction has; the defaults' names. */
 int cell_gates(CellKind cell);
