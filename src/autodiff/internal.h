@@ -142,7 +142,7 @@ size_t pool_peak(const Pool *pool); /* most bytes in use at one time */
 size_t limit_memory(const Program *program, const Value *inputs);
 int64_t limit_rounds(const Program *program, const Value *inputs);
 
-/* loop.c: what the rounds of a loop leave for the way back. */
+/* loop_frames.c: what the rounds of a loop leave for the way back. */
 typedef struct LoopFrames LoopFrames;
 
 struct Exec {

@@ -2,35 +2,11 @@
  *
  * Loop and Scan. The body's steps work on the same values in every round; for the way back each round
  * leaves a frame with what these held, and frames are put back one after the other, last first. */
-#include "autodiff/internal.h"
-#include "ops/control.h"
-#include "ops/support_internal.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-    Buffer *storage;   /* of the lists below, so that they count in the bound on memory */
-    Value *values;     /* the body's, bodies within it included */
-    bool *done;        /* of the body's steps */
-    LoopFrames *inner; /* of the loops within it */
-} Frame;
-
-struct LoopFrames {
-    Frame *frame;
-    int64_t n, room;
-};
-
-/* One loop and its sizes. */
-typedef struct {
-    Exec *exec;
-    const Step *step;
-    const LoopParams *loop;
-    const GraphBody *body;
-    const ProgramBody *place;
-    int first_body, n_inner; /* loops within it have numbers from there on */
-    Error *err;
-} Loop;
+#include "autodiff/loop_internal.h"
+#include "ops/support_internal.h"
 
 static Loop loop_of(Exec *exec, const Step *step, Error *err)
 {
@@ -52,123 +28,10 @@ static int refuse(const Loop *l, OnnxPressStatus code, const char *what)
                      step_type(l->step->op.proto), what);
 }
 
-/* ---- frames ---- */
-
-LoopFrames *loop_frames_create(int n_bodies)
-{
-    return calloc((size_t)n_bodies + 1, sizeof(LoopFrames));
-}
-
-static bool is_of_round(const Program *program, int v)
-{
-    return program->values[v].origin == FROM_STEP || program->values[v].origin == FROM_LOOP;
-}
-
-static void frames_free(Exec *exec, int number);
-
-static void frame_free(Exec *exec, int number, Frame *frame)
-{
-    const Program *program = exec->program;
-    const GraphBody *body = &program->graph->bodies[number];
-    for (int v = body->first_value; v < body->end_value; v++)
-        pool_release(exec->pool, frame->values[v - body->first_value].buffer);
-    for (int b = number + 1; b < program->bodies[number].end_body; b++) {
-        LoopFrames kept = exec->loops[b];
-        exec->loops[b] = frame->inner[b - number - 1];
-        frames_free(exec, b);
-        exec->loops[b] = kept;
-    }
-    pool_release(exec->pool, frame->storage);
-}
-
-static void frames_free(Exec *exec, int number)
-{
-    LoopFrames *frames = &exec->loops[number];
-    for (int64_t t = 0; t < frames->n; t++)
-        frame_free(exec, number, &frames->frame[t]);
-    free(frames->frame);
-    *frames = (LoopFrames){0};
-}
-
-void loop_frames_drop(Exec *exec)
-{
-    for (int b = 0; b < exec->program->graph->n_bodies; b++)
-        frames_free(exec, b);
-    exec->rounds = 0;
-}
-
-static bool frames_grow(LoopFrames *frames)
-{
-    if (frames->n < frames->room)
-        return true;
-    int64_t room = 2 * frames->room + 8;
-    Frame *larger = realloc(frames->frame, (size_t)room * sizeof *larger);
-    if (!larger)
-        return false;
-    frames->frame = larger;
-    frames->room = room;
-    return true;
-}
-
-static int no_room(const Loop *l)
+int loop_no_room(const Loop *l)
 {
     return refuse(l, ONNXPRESS_MEMORY,
                   "the memory bound has no room for its rounds; set a larger one (--memory)");
-}
-
-/* Zeroed lists of a body of n values and so many steps, with loops in it. */
-static bool frame_open(const Loop *l, size_t n, size_t steps, Frame *frame)
-{
-    size_t inner = (size_t)l->n_inner;
-    size_t bytes = n * sizeof(Value) + inner * sizeof(LoopFrames) + steps * sizeof(bool) + 1;
-    frame->storage = pool_take(l->exec->pool, bytes, true);
-    if (!frame->storage)
-        return false;
-    frame->values = memset(buffer_data(frame->storage), 0, bytes);
-    frame->inner = (LoopFrames *)(void *)(frame->values + n);
-    frame->done = (bool *)(void *)(frame->inner + inner);
-    return true;
-}
-
-/* Moves what the round has left into a new frame. */
-static int frame_save(const Loop *l)
-{
-    Exec *exec = l->exec;
-    LoopFrames *frames = &exec->loops[l->step->holds];
-    int first = l->body->first_value, end = l->body->end_value;
-    int n = end - first, steps = l->place->end - l->place->first;
-    if (!frames_grow(frames))
-        return error_memory(l->err, "a loop's rounds");
-    Frame frame;
-    if (!frame_open(l, (size_t)n, (size_t)steps, &frame))
-        return no_room(l);
-    for (int v = first; v < end; v++)
-        if (is_of_round(exec->program, v)) {
-            frame.values[v - first] = exec->values[v];
-            exec->values[v] = (Value){0};
-        }
-    memcpy(frame.done, exec->done + l->place->first, (size_t)steps * sizeof *frame.done);
-    for (int b = 0; b < l->n_inner; b++) {
-        frame.inner[b] = exec->loops[l->first_body + b];
-        exec->loops[l->first_body + b] = (LoopFrames){0};
-    }
-    frames->frame[frames->n++] = frame;
-    return ONNXPRESS_OK;
-}
-
-/* Lends a frame to the executor; NULL takes it back. */
-static void frame_show(const Loop *l, const Frame *frame)
-{
-    Exec *exec = l->exec;
-    int first = l->body->first_value;
-    for (int v = first; v < l->body->end_value; v++)
-        if (is_of_round(exec->program, v))
-            exec->values[v] = frame ? frame->values[v - first] : (Value){0};
-    for (int b = 0; b < l->n_inner; b++)
-        exec->loops[l->first_body + b] = frame ? frame->inner[b] : (LoopFrames){0};
-    if (frame)
-        memcpy(exec->done + l->place->first, frame->done,
-               (size_t)(l->place->end - l->place->first) * sizeof *frame->done);
 }
 
 /* ---- slices along an axis ---- */
@@ -255,7 +118,7 @@ static int rounds_grow(const Loop *l, Rounds *rounds)
                          ? pool_take(l->exec->pool, bytes + 1, true)
                          : NULL;
     if (!larger)
-        return no_room(l);
+        return loop_no_room(l);
     if (n > 0)
         memcpy(buffer_data(larger), rounds->stacked, n * n_stacked * sizeof(Value));
     pool_release(l->exec->pool, rounds->storage);
@@ -567,7 +430,7 @@ static int close_round(const Loop *l, Buffer **carried, int64_t t, int64_t n)
 int loop_backward(Exec *exec, const Step *step, real *const *acc, Error *err)
 {
     Loop l = loop_of(exec, step, err);
-    const LoopFrames *frames = &exec->loops[step->holds];
+    int64_t n = frames_count(&l);
     Buffer **carried = calloc((size_t)l.loop->n_carried + 1, sizeof *carried);
     int status = carried ? ONNXPRESS_OK : error_memory(err, "a loop's gradients");
     bool arrives = false;
@@ -578,14 +441,14 @@ int loop_backward(Exec *exec, const Step *step, real *const *acc, Error *err)
             carried[k] = exec->gradient[step->out[k]];
             buffer_retain(carried[k]);
         }
-    for (int64_t t = frames->n - 1; t >= 0 && arrives && !status; t--) {
-        frame_show(&l, &frames->frame[t]);
-        status = open_round(&l, carried, t, frames->n);
+    for (int64_t t = n - 1; t >= 0 && arrives && !status; t--) {
+        frame_show(&l, t);
+        status = open_round(&l, carried, t, n);
         if (!status)
             status = exec_sweep_steps(exec, l.place->first, l.place->end, step->holds, acc, err);
         if (!status)
-            status = close_round(&l, carried, t, frames->n);
-        frame_show(&l, NULL);
+            status = close_round(&l, carried, t, n);
+        frame_show(&l, -1);
     }
     for (int k = 0; k < l.loop->n_carried && carried; k++) {
         if (!status && carried[k])
