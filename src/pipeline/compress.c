@@ -3,53 +3,20 @@
  * Compress, on one page: the stages in the order in which the data passes through them. */
 #include <malloc.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "importance/importance.h"
 #include "pipeline/check.h"
+#include "pipeline/compress_internal.h"
 #include "pipeline/measure.h"
 #include "pipeline/pruning.h"
-#include "pipeline/report.h"
-#include "pipeline/stream.h"
 #include "pipeline/training.h"
-#include "pipeline/tune.h"
 
 /* Weights up to which a load decodes fast enough for form function (some 5 s). */
 #define FUNCTION_WEIGHTS 30000000
-/* Every so many calibration samples are kept from the importance, to measure the goal on. */
-#define HELD_OUT 5
-/* Most bytes of answers on samples that the importance saw. */
-#define SEEN_BYTES ((size_t)64 << 20)
 /* Rounds of a goal on size: each corrects the estimate by the bytes really written. */
 #define SIZE_ROUNDS 4
 #define SIZE_TOLERANCE 0.002
-
-typedef struct {
-    Session session;
-    Data calibration, validation, train;
-    bool separate; /* validation has its own data */
-    bool random;   /* the calibration data are made up */
-    int64_t *importance_sample, *goal_sample;
-    int64_t n_importance, n_goal;
-    int64_t *label; /* of the validation data */
-    Answers *answers;
-    Answers *seen; /* on the importance's samples, or NULL */
-    float **h;
-    const char *source; /* of the importance, for the report */
-    Selection selection;
-    QuantizeMatrix *matrix; /* NULL: no error compensation */
-    OnnxPressMethod method;
-    ChooseInput choose;
-    double pruned;
-    Stream stream;
-    Choice choice;
-    Tuned tuned;
-    RewriteForm form;
-    const char **written; /* [coded tensors] what they are called in the result */
-    RewriteSizes sizes;
-    RewriteParts parts;
-} Compression;
 
 static void compression_close(Compression *c)
 {
@@ -120,109 +87,6 @@ static int check_options(const OnnxPressOptions *options, Error *err)
 static bool folds(const OnnxPressOptions *options)
 {
     return options->batch_norm == ONNXPRESS_NORM_FIXED && !options->hessian;
-}
-
-/* ---- data ---- */
-
-/* Splits the calibration samples, or takes the goal's from the validation data. */
-static int split_samples(Compression *c)
-{
-    Session *s = &c->session;
-    int64_t n = c->calibration.samples, m = c->validation.samples;
-    c->importance_sample = arena_array(s->arena, (size_t)n, sizeof(int64_t));
-    c->goal_sample = arena_array(s->arena, (size_t)(n > m ? n : m), sizeof(int64_t));
-    if (!c->importance_sample || !c->goal_sample)
-        return error_memory(s->err, "the samples");
-    if (c->separate) {
-        for (int64_t i = 0; i < n; i++)
-            c->importance_sample[c->n_importance++] = i;
-        for (int64_t i = 0; i < m; i++)
-            c->goal_sample[c->n_goal++] = i;
-        return ONNXPRESS_OK;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (i % HELD_OUT == HELD_OUT - 1)
-            c->goal_sample[c->n_goal++] = i;
-        else
-            c->importance_sample[c->n_importance++] = i;
-    }
-    if (c->n_goal == 0) {
-        memcpy(c->goal_sample, c->importance_sample, (size_t)n * sizeof(int64_t));
-        c->n_goal = n;
-        return session_warn(s,
-                            "only %lld samples: the goal is measured on those that the importance "
-                            "saw; give %d or more",
-                            (long long)n, HELD_OUT);
-    }
-    return ONNXPRESS_OK;
-}
-
-/* The samples that the goal is measured on, and their labels. */
-static int bind_goal(Compression *c)
-{
-    Session *s = &c->session;
-    const OnnxPressOptions *options = s->options;
-    int rc = ONNXPRESS_OK;
-    c->separate = options->validation != NULL;
-    if (c->separate)
-        rc = session_data(s, options->validation, &c->validation);
-    else
-        c->validation = c->calibration;
-    if (!rc)
-        rc = session_labels(s, options->labels, &c->validation, &c->label);
-    return rc ? rc : split_samples(c);
-}
-
-/* The original's answers: on the goal's samples, and for a goal on answers on as many of the others
- * as there is room for. */
-static int open_answers(Compression *c)
-{
-    Session *s = &c->session;
-    const OnnxPressOptions *options = s->options;
-    EvaluateOptions evaluate = session_evaluate_options(s, "original");
-    int rc = answers_create(s->program, c->validation.feed, c->goal_sample, c->n_goal, &evaluate,
-                            &c->answers, s->err);
-    if (rc || c->separate || c->n_importance == 0 || c->goal_sample[0] == c->importance_sample[0] ||
-        goal_is_size(options->goal) || options->goal == ONNXPRESS_GOAL_STEP ||
-        options->goal == ONNXPRESS_GOAL_MAX_DROP)
-        return rc;
-    size_t each = answers_bytes(c->answers) / (size_t)c->n_goal + 1;
-    int64_t most = (int64_t)(SEEN_BYTES / each), n = c->n_importance;
-    n = n < most ? n : most;
-    return n == 0 ? rc
-                  : answers_create(s->program, c->validation.feed, c->importance_sample, n,
-                                   &evaluate, &c->seen, s->err);
-}
-
-static int open_data(Compression *c)
-{
-    Session *s = &c->session;
-    const OnnxPressOptions *options = s->options;
-    if (!options->calibration)
-        return session_warn(s, "no calibration data: importance from the weights alone, a cautious "
-                               "step, nothing measured; give --calib DATA for a smaller file");
-    const char *unsupported = program_unsupported(s->program);
-    if (unsupported)
-        return session_warn(s,
-                            "%s has no forward rule here, so the model cannot be run: importance "
-                            "from the weights alone, nothing measured",
-                            unsupported);
-    c->random = strcmp(options->calibration, "random") == 0;
-    int rc = session_data(s, options->calibration, &c->calibration);
-    bool ran = !rc; /* else it is the data that are refused, which another kind of file would mend */
-    if (!rc)
-        rc = bind_goal(c);
-    if (!rc)
-        rc = open_answers(c);
-    /* What a row refuses only when it meets the data, and numbers that nobody has vouched for. */
-    if ((rc == ONNXPRESS_UNSUPPORTED && ran) || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
-        rc = session_warn(s, "the model cannot be run here: %s; importance from the weights alone, "
-                             "nothing measured",
-                          s->err->message);
-        *s->err = (Error){0};
-        return rc;
-    }
-    return rc ? rc : session_kinds(s, c->answers);
 }
 
 /* ---- stages ---- */
@@ -335,18 +199,13 @@ static int choose_form(Session *s, const Selection *selection, RewriteForm *form
     }
 }
 
-static const char *const method_names[] = {[ONNXPRESS_METHOD_COMPENSATED] = "compensated",
-                                           [ONNXPRESS_METHOD_UNIFORM] = "uniform",
-                                           [ONNXPRESS_METHOD_KMEANS] = "kmeans",
-                                           [ONNXPRESS_METHOD_ECSQ] = "ecsq"};
-
 static const char *note_text(Compression *c)
 {
     Session *s = &c->session;
     return arena_printf(s->arena,
                         "\"version\":\"%s\",\"source\":\"%s\",\"method\":\"%s\",\"scope\":\"%s\","
                         "\"goal\":\"%s\",\"importance\":\"%s\"",
-                        ONNXPRESS_VERSION, s->model->sha256, method_names[c->method],
+                        ONNXPRESS_VERSION, s->model->sha256, compress_method(c),
                         c->choice.scope == QUANTIZE_SCOPE_MODEL ? "model" : "tensor",
                         goal_text(s, c->answers), c->source);
 }
@@ -435,30 +294,6 @@ static int quantize_to_goal(Compression *c, Model **small)
     }
 }
 
-/* The samples that training sees: the user's, or those of the importance. */
-static int open_training(Compression *c, TuneData *data)
-{
-    Session *s = &c->session;
-    const OnnxPressOptions *options = s->options;
-    int64_t *sample, *label = NULL;
-    if (!options->train) {
-        *data = (TuneData){&c->calibration, c->importance_sample, c->n_importance, NULL};
-        int rc = session_labels(s, options->train_labels, &c->calibration, &label);
-        data->label = label ? label : c->separate ? NULL : c->label;
-        return rc;
-    }
-    int rc = session_data(s, options->train, &c->train);
-    if (!rc)
-        rc = session_labels(s, options->train_labels, &c->train, &label);
-    if (rc)
-        return rc;
-    sample = arena_array(s->arena, (size_t)c->train.samples, sizeof *sample);
-    for (int64_t i = 0; sample && i < c->train.samples; i++)
-        sample[i] = i;
-    *data = (TuneData){&c->train, sample, c->train.samples, label};
-    return sample ? ONNXPRESS_OK : error_memory(s->err, "the samples");
-}
-
 static int tune(Compression *c, Model **small)
 {
     Session *s = &c->session;
@@ -471,103 +306,12 @@ static int tune(Compression *c, Model **small)
         return error_set(s->err, ONNXPRESS_UNSUPPORTED,
                          "%s: %s has no forward rule here, so nothing can be trained",
                          s->model->path, program_unsupported(s->program));
-    int rc = open_training(c, &data);
+    int rc = compress_open_training(c, &data);
     if (!rc)
         rc = tune_choice(s, &c->selection, &c->choose, &data, &c->choice, &c->tuned);
     model_free(*small);
     *small = NULL;
     return rc ? rc : rewrite_copy(c, small);
-}
-
-/* Without symbols. */
-static void fill_streamed(const Compression *c, OnnxPressReport *r)
-{
-    stream_report(&c->stream, &c->selection, (OnnxPressTensor *)(uintptr_t)r->tensors);
-    r->levels = c->choice.quantized.levels;
-    r->step = c->choice.x;
-    r->scope = "tensor";
-    r->parts.positions = NAN;
-    r->paper = (OnnxPressCount){.ratio = NAN,
-                                .bits_per_weight = NAN,
-                                .position_bits = NAN,
-                                .value_bits = NAN,
-                                .table_bits = NAN,
-                                .exact_bits = NAN,
-                                .codeword_bits = NAN,
-                                .fixed_codeword_bits = NAN,
-                                .fixed_ratio = NAN,
-                                .fixed_bits_per_weight = NAN};
-}
-
-/* On the goal's samples, or on all where those were no worse only by chance (choose.h). */
-static void report_distance(const Compression *c, OnnxPressReport *r)
-{
-    const Session *s = &c->session;
-    session_distance(s, c->choice.distance, c->n_goal, &r->distance);
-    if (!c->choice.all)
-        return;
-    OnnxPressDistance all;
-    session_distance(s, c->choice.all, c->n_goal + answers_samples(c->seen), &all);
-    if (all.kl > r->distance.kl ||
-        (isnan(all.kl) && all.relative_error > r->distance.relative_error)) {
-        r->distance = all;
-        r->measured_on = "all calibration samples";
-    }
-}
-
-static int fill_report(Compression *c, const char *output, OnnxPressReport **report)
-{
-    Session *s = &c->session;
-    Arena *arena;
-    OnnxPressReport *r;
-    int rc = report_create(&r, &arena, s->err);
-    if (rc)
-        return rc;
-    r->parts = (OnnxPressParts){.position_code = c->parts.code,
-                                .streams = c->parts.streams,
-                                .codebook = c->parts.codebook,
-                                .tables = c->parts.tables,
-                                .exact = c->parts.exact,
-                                .graph = c->parts.graph};
-    rc = report_fill(r, arena, s, &c->selection, c->stream.on ? NULL : &c->choice);
-    if (!rc && c->stream.on)
-        fill_streamed(c, r);
-    if (rc) {
-        onnxpress_report_free(r);
-        return rc;
-    }
-    r->output = arena_strdup(arena, output);
-    r->goal = arena_strdup(arena, goal_text(s, c->answers));
-    r->goal_value = s->options->goal_value;
-    r->method = method_names[c->method];
-    r->form = rewrite_form_name(c->form);
-    r->importance = arena_strdup(arena, c->source);
-    r->model_bytes = c->sizes.model_bytes;
-    r->sidecar_bytes = c->sizes.sidecar_bytes;
-    r->compressed_bytes = r->model_bytes + r->sidecar_bytes;
-    r->ratio = (double)r->original_bytes / (double)r->compressed_bytes;
-    r->bits_per_weight = 8.0 * (double)r->compressed_bytes / (double)r->weights;
-    r->calibration_samples = c->n_importance;
-    r->pruned = c->pruned;
-    r->training = c->tuned.training;
-    r->norms = c->tuned.norms;
-    r->measured_on = !c->choice.measured ? "nothing"
-                     : c->separate       ? "validation data"
-                                         : "held-out calibration samples";
-    if (c->choice.measured) {
-        report_distance(c, r);
-        if (c->label) {
-            double n = (double)c->choice.score[0].samples;
-            r->distance.accuracy = (double)c->choice.score[0].correct / n;
-            r->distance.accuracy_small = (double)c->choice.score[1].correct / n;
-        }
-    }
-    if (!r->output || !r->goal || !r->importance) {
-        onnxpress_report_free(r);
-        return error_memory(s->err, "the report");
-    }
-    *report = r;
-    return ONNXPRESS_OK;
 }
 
 /* What the result takes on disk: the file may be compressed again (.zst). */
@@ -594,7 +338,7 @@ static int make_small(Compression *c, Model **small)
     Session *s = &c->session;
     int rc = select_check_finite(s);
     if (!rc)
-        rc = open_data(c);
+        rc = compress_open_data(c);
     give_back_memory();
     if (!rc)
         rc = find_importance(c);
@@ -616,7 +360,7 @@ static int make_small(Compression *c, Model **small)
 static int make_streamed(Compression *c, const char *output, Model **small)
 {
     Session *s = &c->session;
-    int rc = open_data(c); /* a warning that there are none */
+    int rc = compress_open_data(c); /* a warning that there are none */
     c->source = "importance from its size";
     c->form = FORM_LOOKUP;
     c->method = ONNXPRESS_METHOD_UNIFORM;
@@ -663,7 +407,7 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = session_warn(s, "the result is no smaller than the original (%llu bytes)",
                           (unsigned long long)(s->model->file_bytes + s->model->external_bytes));
     if (!rc && report)
-        rc = fill_report(&c, output, report);
+        rc = compress_report(&c, output, report);
     if (!rc)
         rc = check_result(&c, output);
     model_free(small);
