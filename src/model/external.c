@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/model_internal.h"
+#include "model/visit.h"
 
 #include <errno.h>
 #include <limits.h>

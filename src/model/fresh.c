@@ -2,6 +2,7 @@
 #include "model/build.h"
 
 #include "model/model_internal.h"
+#include "model/visit.h"
 
 bool model_note_name(Model *model, const char *name)
 {

@@ -7,6 +7,7 @@
 
 #include "model/graph.h"
 #include "model/model_internal.h"
+#include "model/visit.h"
 #include "model/sha256.h"
 #include "tensor/wire.h"
 

@@ -36,16 +36,6 @@ struct ModelPrivate {
     Onnx__GraphProto *stored; /* what is saved where the graph has been inlined; NULL: the graph */
 };
 
-/* Calls what is not NULL for every message of its kind, subgraphs, functions and training graphs
- * included, parents first; a result other than 0 ends the walk and is returned. */
-typedef struct {
-    int (*graph)(void *context, Onnx__GraphProto *graph);
-    int (*node)(void *context, Onnx__NodeProto *node);
-    int (*tensor)(void *context, Onnx__TensorProto *tensor);
-    void *context;
-} Visitor;
-int model_visit(const Onnx__ModelProto *proto, const Visitor *visitor);
-
 /* Puts `item` behind the `*n` items of `*array` (a repeated field of messages). */
 bool model_append(Model *model, size_t *n, void *array, void *item, Growth *growth);
 /* Makes a name known to model_fresh_name. */

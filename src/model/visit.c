@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/model_internal.h"
+#include "model/visit.h"
 
 /* The recursion is as deep as the file's nesting, which the wire check bounds. */
 static int visit_graph(const Visitor *visitor, Onnx__GraphProto *graph);
@@ -17,6 +17,14 @@ static int visit_sparse(const Visitor *visitor, const Onnx__SparseTensorProto *s
     return status ? status : visit_tensor(visitor, sparse->indices);
 }
 
+static int visit_held(const Visitor *visitor, const Onnx__AttributeProto *attribute)
+{
+    int status = attribute->g ? visit_graph(visitor, attribute->g) : 0;
+    for (size_t i = 0; i < attribute->n_graphs && !status; i++)
+        status = visit_graph(visitor, attribute->graphs[i]);
+    return status;
+}
+
 static int visit_attribute(const Visitor *visitor, const Onnx__AttributeProto *attribute)
 {
     int status = visit_tensor(visitor, attribute->t);
@@ -26,11 +34,7 @@ static int visit_attribute(const Visitor *visitor, const Onnx__AttributeProto *a
         status = visit_sparse(visitor, attribute->sparse_tensor);
     for (size_t i = 0; i < attribute->n_sparse_tensors && !status; i++)
         status = visit_sparse(visitor, attribute->sparse_tensors[i]);
-    if (!status && attribute->g)
-        status = visit_graph(visitor, attribute->g);
-    for (size_t i = 0; i < attribute->n_graphs && !status; i++)
-        status = visit_graph(visitor, attribute->graphs[i]);
-    return status;
+    return status ? status : visit_held(visitor, attribute);
 }
 
 static int visit_nodes(const Visitor *visitor, Onnx__NodeProto **nodes, size_t n)
@@ -71,5 +75,14 @@ int model_visit(const Onnx__ModelProto *proto, const Visitor *visitor)
         if (!status && training->algorithm)
             status = visit_graph(visitor, training->algorithm);
     }
+    return status;
+}
+
+int model_visit_bodies(const Onnx__GraphProto *graph, const Visitor *visitor)
+{
+    int status = 0;
+    for (size_t i = 0; i < graph->n_node && !status; i++)
+        for (size_t k = 0; k < graph->node[i]->n_attribute && !status; k++)
+            status = visit_held(visitor, graph->node[i]->attribute[k]);
     return status;
 }

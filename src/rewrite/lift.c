@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "model/graph.h"
-#include "model/model_internal.h"
+#include "model/visit.h"
 #include "rewrite/rewrite_internal.h"
 
 #define LIFT_FROM 7

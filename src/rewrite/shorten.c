@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "model/graph.h"
+#include "model/visit.h"
 #include "rewrite/rewrite_internal.h"
 
 /* What a graph can do without: names of nodes, long names of what flows between them, documentation,
@@ -25,45 +26,45 @@ static bool is_ours(const Shorten *s, const char *name)
     return *s->prefix && strncmp(name, s->prefix, strlen(s->prefix)) == 0;
 }
 
-static bool keep(Shorten *s, const char *name)
+static int keep(Shorten *s, const char *name)
 {
-    return !name || name_table_add(s->kept, name, 0);
+    return !name || name_table_add(s->kept, name, 0) ? ONNXPRESS_OK : ONNXPRESS_MEMORY;
 }
 
-static bool keep_graph(Shorten *s, const Onnx__GraphProto *graph, bool inside);
-
-/* All names in the bodies that a node holds: as deep as the file's nesting, which loading bounds. */
-static bool keep_bodies(Shorten *s, const Onnx__NodeProto *node)
+static int keep_ends(Shorten *s, const Onnx__GraphProto *graph)
 {
-    bool fine = true;
-    for (size_t k = 0; k < node->n_attribute; k++) {
-        const Onnx__AttributeProto *attribute = node->attribute[k];
-        if (attribute->g)
-            fine &= keep_graph(s, attribute->g, true);
-        for (size_t i = 0; i < attribute->n_graphs; i++)
-            fine &= keep_graph(s, attribute->graphs[i], true);
-    }
-    return fine;
+    int status = ONNXPRESS_OK;
+    for (size_t i = 0; i < graph->n_input && !status; i++)
+        status = keep(s, graph->input[i]->name);
+    for (size_t i = 0; i < graph->n_output && !status; i++)
+        status = keep(s, graph->output[i]->name);
+    return status;
 }
 
-static bool keep_graph(Shorten *s, const Onnx__GraphProto *graph, bool inside)
+static int keep_body(void *context, Onnx__GraphProto *graph)
 {
-    bool fine = true;
-    for (size_t i = 0; i < graph->n_input; i++)
-        fine &= keep(s, graph->input[i]->name);
-    for (size_t i = 0; i < graph->n_output; i++)
-        fine &= keep(s, graph->output[i]->name);
-    for (size_t i = 0; inside && i < graph->n_initializer; i++)
-        fine &= keep(s, graph->initializer[i]->name);
-    for (size_t i = 0; i < graph->n_node; i++) {
-        const Onnx__NodeProto *node = graph->node[i];
-        for (size_t k = 0; inside && k < node->n_input; k++)
-            fine &= keep(s, node->input[k]);
-        for (size_t k = 0; inside && k < node->n_output; k++)
-            fine &= keep(s, node->output[k]);
-        fine &= keep_bodies(s, node);
-    }
-    return fine;
+    return keep_ends(context, graph);
+}
+
+static int keep_tensor(void *context, Onnx__TensorProto *tensor)
+{
+    return keep(context, tensor->name);
+}
+
+static int keep_node(void *context, Onnx__NodeProto *node)
+{
+    int status = ONNXPRESS_OK;
+    for (size_t k = 0; k < node->n_input && !status; k++)
+        status = keep(context, node->input[k]);
+    for (size_t k = 0; k < node->n_output && !status; k++)
+        status = keep(context, node->output[k]);
+    return status;
+}
+
+static bool keep_names(Shorten *s, const Onnx__GraphProto *graph)
+{
+    Visitor bodies = {keep_body, keep_node, keep_tensor, s};
+    return !keep_ends(s, graph) && !model_visit_bodies(graph, &bodies);
 }
 
 /* The next name that nobody has: a letter, then letters and digits. */
@@ -211,7 +212,7 @@ int rewrite_shorten(Model *model, const char **name, size_t n, Error *err)
     Shorten s = {.model = model, .scratch = scratch, .prefix = metadata.prefix};
     bool fine = !status && (s.kept = name_table_create(scratch)) &&
                 (s.given = name_table_create(scratch)) &&
-                keep_graph(&s, model->proto->graph, false) && shorten_graph(&s, model->proto->graph);
+                keep_names(&s, model->proto->graph) && shorten_graph(&s, model->proto->graph);
     for (size_t k = 0; fine && k < n; k++) {
         int number = name_table_find(s.given, name[k]);
         if (number >= 0)

@@ -7,7 +7,7 @@
 #include "autodiff/autodiff.h"
 #include "fuzz/fuzz.h"
 #include "model/inline.h"
-#include "model/model_internal.h"
+#include "model/visit.h"
 #include "rewrite/rewrite.h"
 
 static int view(void *context, Onnx__TensorProto *proto)
