@@ -201,20 +201,18 @@ void graph_remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node)
     graph->n_node = kept;
 }
 
-void model_remove_initializer(Model *model, const char *name)
+void model_remove_initializer(Model *model, const Onnx__TensorProto *tensor)
 {
     Onnx__GraphProto *graph = model->proto->graph;
     size_t kept = 0;
-    for (size_t i = 0; i < graph->n_initializer; i++) {
-        const char *there = graph->initializer[i]->name;
-        if (!there || strcmp(there, name) != 0)
+    for (size_t i = 0; i < graph->n_initializer; i++)
+        if (graph->initializer[i] != tensor)
             graph->initializer[kept++] = graph->initializer[i];
-    }
     graph->n_initializer = kept;
     kept = 0;
     for (size_t i = 0; i < graph->n_input; i++) {
         const char *there = graph->input[i]->name;
-        if (!there || strcmp(there, name) != 0)
+        if (!there || strcmp(there, tensor->name) != 0)
             graph->input[kept++] = graph->input[i];
     }
     graph->n_input = kept;

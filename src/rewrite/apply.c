@@ -142,15 +142,12 @@ static int emit_streams(Decoder *decoder, const Coded *coded, CodedNote *note, E
 static void remove_weight(Model *model, const char *name)
 {
     size_t node;
-    values_find(model, name, &node);
+    const Onnx__TensorProto *tensor = values_find(model, name, &node);
     Onnx__GraphProto *graph = model->proto->graph;
-    if (node == SIZE_MAX) {
-        model_remove_initializer(model, name);
-        return;
-    }
-    memmove(&graph->node[node], &graph->node[node + 1],
-            (graph->n_node - node - 1) * sizeof *graph->node);
-    graph->n_node--;
+    if (node == SIZE_MAX)
+        model_remove_initializer(model, tensor);
+    else
+        graph_remove_node(graph, graph->node[node]);
 }
 
 static int apply_plain(Model *model, const Graph *graph, const Coded *coded, Error *err)
