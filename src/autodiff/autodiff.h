@@ -55,7 +55,6 @@ typedef struct {
 int program_build(Model *model, Program **program, Error *err);
 void program_free(Program *program); /* NULL is allowed */
 const Graph *program_graph(const Program *program);
-const Model *program_model(const Program *program);
 int program_weights(const Program *program);
 const Weight *program_weight(const Program *program, int weight);
 /* The weight's numbers, of which the caller has a copy, are read from there from now on (the caller

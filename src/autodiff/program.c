@@ -428,11 +428,6 @@ void program_free(Program *program)
         arena_destroy(program->arena);
 }
 
-const Model *program_model(const Program *program)
-{
-    return program->model;
-}
-
 const Graph *program_graph(const Program *program)
 {
     return program->graph;

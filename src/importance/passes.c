@@ -103,6 +103,12 @@ static int pass_open(void *context, void **state, Error *err)
     return e->open ? e->open(e, pass, err) : ONNXPRESS_OK;
 }
 
+static void forget_vectors(const Estimate *e, Pass *pass)
+{
+    for (int o = 0; o < e->n_outputs; o++)
+        pass->d_outputs[o] = NULL;
+}
+
 static int visit_block(void *context, void *state, const Block *block, Error *err)
 {
     Estimate *e = context;
@@ -111,7 +117,7 @@ static int visit_block(void *context, void *state, const Block *block, Error *er
     pass->exec = block->exec;
     pass->sample = block->sample;
     pass->n = block->n;
-    pass_forget_vectors(e, pass);
+    forget_vectors(e, pass);
     int rc = pass_check(e, pass, err);
     return rc ? rc : e->visit(e, pass, err);
 }
@@ -210,12 +216,6 @@ int pass_check(const Estimate *e, const Pass *pass, Error *err)
     return ONNXPRESS_OK;
 }
 
-void pass_forget_vectors(const Estimate *e, Pass *pass)
-{
-    for (int o = 0; o < e->n_outputs; o++)
-        pass->d_outputs[o] = NULL;
-}
-
 int pass_vector(Pass *pass, int output, Error *err)
 {
     const Value *value = exec_output(pass->exec, output);
@@ -241,7 +241,7 @@ int pass_label_gradient(const Estimate *e, Pass *pass, Error *err)
 {
     OutputKind kind = e->options->kind[0];
     const Value *value = exec_output(pass->exec, 0);
-    pass_forget_vectors(e, pass);
+    forget_vectors(e, pass);
     int rc = loss_check_labels(kind, program_output(e->program, 0)->name, &value->shape, e->label,
                                pass->sample, pass->n, err);
     if (!rc)

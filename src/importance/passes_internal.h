@@ -63,7 +63,6 @@ int pass_forward(Pass *pass, Error *err);
 /* An output's vector, cleared, and entered in d_outputs; outputs of integers get none (NULL with
  * ONNXPRESS_OK). */
 int pass_vector(Pass *pass, int output, Error *err);
-void pass_forget_vectors(const Estimate *estimate, Pass *pass);
 /* Refuses outputs that are not finite, naming the sample. */
 int pass_check(const Estimate *estimate, const Pass *pass, Error *err);
 /* Enters the gradient of the cross-entropy at output 0. */

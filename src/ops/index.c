@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-int indices_check(const OpCall *call, int k, int64_t dim)
+/* All of input k lie in an axis of `dim`. */
+static int indices_check(const OpCall *call, int k, int64_t dim)
 {
     const Value *indices = call->in[k];
     for (int64_t e = 0; e < indices->count; e++)

@@ -15,8 +15,6 @@ static inline bool index_normal(int64_t *index, int64_t dim)
     return *index >= 0 && *index < dim;
 }
 
-/* All of input k lie in an axis of `dim`. */
-int indices_check(const OpCall *call, int k, int64_t dim);
 /* GatherElements and ScatterElements: the place in the data (input 0) of each element of the indices
  * (input 1). */
 int elements_places(const OpCall *call, int64_t **places);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/row_norm_internal.h"
 
-RowMoments row_moments(const RowNorm *norm, const real *x)
+typedef struct {
+    real mean, r;
+} RowMoments;
+
+static RowMoments row_moments(const RowNorm *norm, const real *x)
 {
     double sum = 0, squares = 0;
     if (norm->centred)
@@ -17,8 +21,9 @@ RowMoments row_moments(const RowNorm *norm, const real *x)
     return (RowMoments){(real)mean, spread > 0 ? (real)(1 / sqrt(spread)) : 0};
 }
 
-void row_gradient(const RowNorm *norm, RowMoments at, const real *x, const real *g, real d_mean,
-                  real d_r, real *d_x)
+/* d_x += what g, the gradient by z, and those by the mean and by r give. */
+static void row_gradient(const RowNorm *norm, RowMoments at, const real *x, const real *g,
+                         real d_mean, real d_r, real *d_x)
 {
     real sum = 0, product = 0, centre = norm->centred && norm->n ? 1 / (real)norm->n : 0;
     int64_t given = g ? norm->n : 0;
@@ -33,8 +38,9 @@ void row_gradient(const RowNorm *norm, RowMoments at, const real *x, const real 
         d_x[i] += (g ? at.r * g[i] : 0) + shift + slope * (x[i] - at.mean) * at.r;
 }
 
-void row_bend(const RowNorm *norm, RowMoments at, const real *x, const real *bend, const real *g,
-              real *d_x)
+/* d_x += the same of second derivatives: `bend` by z, with the first ones g (NULL: zero). */
+static void row_bend(const RowNorm *norm, RowMoments at, const real *x, const real *bend,
+                     const real *g, real *d_x)
 {
     real w[3] = {0}, g0 = 0, g1 = 0, c = norm->centred && norm->n ? 1 / (real)norm->n : 0;
     for (int64_t j = 0; j < norm->n; j++) {
@@ -56,8 +62,9 @@ void row_bend(const RowNorm *norm, RowMoments at, const real *x, const real *ben
     }
 }
 
-void row_bend_moments(const RowNorm *norm, RowMoments at, const real *x, const real bend[2],
-                      const real g[2], real *d_x)
+/* The mean's and r's own part of it; bend[0] and g[0] by the mean, [1] by r. */
+static void row_bend_moments(const RowNorm *norm, RowMoments at, const real *x, const real bend[2],
+                             const real g[2], real *d_x)
 {
     real c = norm->centred && norm->n ? 1 / (real)norm->n : 0, share = norm->share;
     for (int64_t i = 0; i < norm->n; i++) {

@@ -5,7 +5,7 @@
  * Derivatives, with c = 1 for centred rows, else 0 (share is 1/n then for centred rows):
  *   dz_j/dx_i = r (d_ij - c/n - share z_i z_j)
  *   d2z_j/dx_i2 = r^2 share (z_j (3 share z_i^2 - 1 + c/n) - 2 z_i (d_ij - c/n))
- * Kernels on one row cannot fail; those on tensors only for want of scratch memory.
+ * Fails only for want of scratch memory.
  */
 #ifndef ONNXPRESS_OPS_ROW_NORM_INTERNAL_H
 #define ONNXPRESS_OPS_ROW_NORM_INTERNAL_H
@@ -17,21 +17,6 @@ typedef struct {
     bool centred;
     real share, epsilon;
 } RowNorm;
-
-typedef struct {
-    real mean, r;
-} RowMoments;
-
-RowMoments row_moments(const RowNorm *norm, const real *x);
-/* d_x += what g, the gradient by z, and those by the mean and by r give. */
-void row_gradient(const RowNorm *norm, RowMoments at, const real *x, const real *g, real d_mean,
-                  real d_r, real *d_x);
-/* d_x += the same of second derivatives: `bend` by z, with the first ones g (NULL: zero). */
-void row_bend(const RowNorm *norm, RowMoments at, const real *x, const real *bend, const real *g,
-              real *d_x);
-/* The mean's and r's own part of it; bend[0] and g[0] by the mean, [1] by r. */
-void row_bend_moments(const RowNorm *norm, RowMoments at, const real *x, const real bend[2],
-                      const real g[2], real *d_x);
 
 /* Which number of a scale or bias goes with element e: (e / inner) % channels. */
 typedef struct {

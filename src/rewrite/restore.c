@@ -65,7 +65,7 @@ int restore_check_stream(const Restore *r, size_t number, const Tensor *tensor, 
     return ONNXPRESS_OK;
 }
 
-int restore_codebook(Restore *r, Error *err)
+static int read_codebook(Restore *r, Error *err)
 {
     Tensor codebook;
     const char *name = emit_numbered(&r->names, role_letter[ROLE_CODEBOOK], 0);
@@ -325,7 +325,7 @@ static int restore_all(Restore *r, Error *err)
     List tensors = {0};
     if (!build_index(r))
         return error_memory(err, "the model's names");
-    int status = restore_codebook(r, err);
+    int status = read_codebook(r, err);
     if (!status)
         status = r->metadata.form == FORM_LOOKUP ? restore_lookup(r, &tensors, err)
                                                  : restore_coded(r, &tensors, err);

@@ -43,7 +43,6 @@ Onnx__NodeProto *emit_node(Emitter *e, const char *domain, const char *op_type,
                            const char *const *inputs, size_t n_inputs, const char *const *outputs,
                            size_t n_outputs);
 void emit_int(Emitter *e, Onnx__NodeProto *node, const char *name, int64_t value);
-void emit_ints(Emitter *e, Onnx__NodeProto *node, const char *name, const int64_t *value, size_t n);
 void emit_string(Emitter *e, Onnx__NodeProto *node, const char *name, const char *value);
 void emit_cast(Emitter *e, const char *from, const char *to, int dtype);
 /* A Split along axis 0; from opset 13 the sizes are the value `sizes_name`. */
@@ -210,7 +209,6 @@ bool restore_has(const Restore *r, const char *name);
 const Onnx__NodeProto *restore_reader(const Restore *r, const char *name); /* NULL: none */
 /* A stream's length and checksum against the metadata. */
 int restore_check_stream(const Restore *r, size_t number, const Tensor *tensor, Error *err);
-int restore_codebook(Restore *r, Error *err);
 /* The sizes of a Split: its input from opset 13, its attribute before. */
 int restore_sizes(Restore *r, const char *name, const Onnx__NodeProto *split, int64_t **size,
                   size_t *n, Error *err);
