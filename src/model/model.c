@@ -151,13 +151,14 @@ static int parse(Model *model, Error *err)
 static void hash_file(const FileMap *map, char hex[65])
 {
     Sha256 sha;
-    size_t at = 0;
+    const unsigned char *at = map->data;
+    size_t left = map->size;
     sha256_begin(&sha);
-    for (; map->size - at > HASH_BYTES; at += HASH_BYTES) {
-        sha256_add(&sha, map->data + at, HASH_BYTES);
-        file_forget(map, map->data + at, HASH_BYTES);
+    for (; left > HASH_BYTES; at += HASH_BYTES, left -= HASH_BYTES) {
+        sha256_add(&sha, at, HASH_BYTES);
+        file_forget(map, at, HASH_BYTES);
     }
-    sha256_end(&sha, map->data + at, map->size - at, hex);
+    sha256_end(&sha, at, left, hex);
 }
 
 int model_load(const char *path, Model **result, Error *err)
