@@ -139,17 +139,6 @@ static int emit_streams(Decoder *decoder, const Coded *coded, CodedNote *note, E
     return status ? status : deal_out(e, coded, groups.order, joined, total, err);
 }
 
-static void remove_weight(Model *model, const char *name)
-{
-    size_t node;
-    const Onnx__TensorProto *tensor = values_find(model, name, &node);
-    Onnx__GraphProto *graph = model->proto->graph;
-    if (node == SIZE_MAX)
-        model_remove_initializer(model, tensor);
-    else
-        graph_remove_node(graph, graph->node[node]);
-}
-
 static int apply_plain(Model *model, const Graph *graph, const Coded *coded, Error *err)
 {
     for (size_t t = 0; t < coded->n_tensors; t++) {
@@ -181,7 +170,7 @@ static int attach(Emitter *e, Decoder *decoder, const Coded *coded, RewriteForm 
 {
     Onnx__ModelProto *proto = e->model->proto;
     for (size_t t = 0; t < coded->n_tensors; t++)
-        remove_weight(e->model, coded->tensors[t].name);
+        values_remove(e->model, coded->tensors[t].name);
     int status = emit_attach(e, err);
     for (size_t i = 0; i < decoder->functions.n && !status; i++)
         if (!model_append_function(e->model, decoder->functions.item[i]))

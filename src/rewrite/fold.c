@@ -11,28 +11,23 @@
 
 enum { INPUT, SCALE, SHIFT, MEAN, VARIANCE, NORM_INPUTS };
 
-typedef struct {
-    Onnx__TensorProto *proto; /* NULL: there is none */
-    Tensor view;
-} Initializer;
-
+/* One pair of nodes. Tensors are views of the initializers and Constant nodes. */
 typedef struct {
     Onnx__NodeProto *conv, *norm;
-    Initializer weight, bias;
-    Initializer of[NORM_INPUTS];
+    Onnx__NodeProto *shift; /* the Constant node that makes the normalization's shift, or NULL */
+    Tensor weight, bias; /* bias.data NULL: none */
+    Tensor of[NORM_INPUTS];
     bool own_bias;       /* nothing else reads the convolution's */
     float epsilon;
 } Pair;
 
-/* The initializer at an input: of floats, and no graph input that a caller may set. */
-static bool read_initializer(Model *model, const Graph *graph, int v, Initializer *found,
-                             Error *err)
+/* The initializer or Constant node at an input: of floats, and no graph input that a caller may set. */
+static bool read_constant(Model *model, const Graph *graph, int v, Tensor *tensor, Error *err)
 {
     const GraphValue *value = v >= 0 ? &graph->values[v] : NULL;
-    found->proto = value ? (Onnx__TensorProto *)(uintptr_t)value->init : NULL;
-    return found->proto && !value->is_constant_node && !value->is_input &&
-           !value->is_output && value->body < 0 && value->init->data_type == DTYPE_FLOAT &&
-           !model_tensor(model, value->init, value->name, &found->view, err);
+    return value && value->init && !value->is_input && !value->is_output && value->body < 0 &&
+           value->init->data_type == DTYPE_FLOAT &&
+           !model_tensor(model, value->init, value->name, tensor, err);
 }
 
 static bool is_op(const Graph *graph, int node, const char *type)
@@ -66,31 +61,39 @@ static bool read_pair(Model *model, const Graph *graph, int n, Pair *pair, Error
     const Onnx__AttributeProto *epsilon = node_attribute(norm, "epsilon");
     if (epsilon)
         pair->epsilon = epsilon->f;
-    if (!read_initializer(model, graph, of_conv[1], &pair->weight, err) ||
-        graph->values[of_conv[1]].n_uses != 1 || pair->weight.view.shape.rank < 3)
+    if (!read_constant(model, graph, of_conv[1], &pair->weight, err) ||
+        graph->values[of_conv[1]].n_uses != 1 || pair->weight.shape.rank < 3)
         return false;
-    int64_t channels = pair->weight.view.shape.dim[0];
+    int64_t channels = pair->weight.shape.dim[0];
     for (int k = SCALE; k < NORM_INPUTS; k++)
-        if (!read_initializer(model, graph, in[k], &pair->of[k], err) ||
-            pair->of[k].view.count != channels || graph->values[in[k]].n_uses != 1)
+        if (!read_constant(model, graph, in[k], &pair->of[k], err) ||
+            pair->of[k].count != channels || graph->values[in[k]].n_uses != 1)
             return false;
+    if (graph->values[in[SHIFT]].is_constant_node)
+        pair->shift = (Onnx__NodeProto *)(uintptr_t)graph->nodes[graph->values[in[SHIFT]].producer];
     if (graph->n_inputs[c] < 3 || of_conv[2] < 0)
         return true;
     pair->own_bias = graph->values[of_conv[2]].n_uses == 1;
-    return read_initializer(model, graph, of_conv[2], &pair->bias, err) &&
-           pair->bias.view.count == channels;
+    return read_constant(model, graph, of_conv[2], &pair->bias, err) &&
+           pair->bias.count == channels;
 }
+
+/* Constant nodes that are read earlier than before: they go to the graph's front. */
+typedef struct {
+    Onnx__NodeProto **node;
+    size_t n;
+} Constants;
 
 /* The new weights and bias; false: some are not finite, and the pair stays as it is. */
 static bool compute(const Pair *pair, float *weight, float *bias)
 {
-    const float *w = pair->weight.view.data, *b = pair->bias.view.data;
+    const float *w = pair->weight.data, *b = pair->bias.data;
     const float *of[NORM_INPUTS];
-    int64_t channels = pair->weight.view.shape.dim[0];
-    int64_t row = channels ? pair->weight.view.count / channels : 0;
+    int64_t channels = pair->weight.shape.dim[0];
+    int64_t row = channels ? pair->weight.count / channels : 0;
     double probe = 0;
     for (int k = SCALE; k < NORM_INPUTS; k++)
-        of[k] = pair->of[k].view.data;
+        of[k] = pair->of[k].data;
     for (int64_t c = 0; c < channels; c++) {
         double factor = (double)of[SCALE][c] / sqrt((double)of[VARIANCE][c] + (double)pair->epsilon);
         double before = b ? (double)b[c] : 0;
@@ -104,10 +107,10 @@ static bool compute(const Pair *pair, float *weight, float *bias)
     return probe == 0;
 }
 
-static int fold_pair(Model *model, const Pair *pair, int *folded, Error *err)
+static int fold_pair(Model *model, const Pair *pair, Constants *moved, int *folded, Error *err)
 {
-    size_t channels = (size_t)pair->weight.view.shape.dim[0];
-    float *weight = arena_array(model->arena, (size_t)pair->weight.view.count + 1, sizeof *weight);
+    size_t channels = (size_t)pair->weight.shape.dim[0];
+    float *weight = arena_array(model->arena, (size_t)pair->weight.count + 1, sizeof *weight);
     float *bias = arena_array(model->arena, channels + 1, sizeof *bias);
     char **input = arena_array(model->arena, 3, sizeof *input);
     if (!weight || !bias || !input)
@@ -115,23 +118,28 @@ static int fold_pair(Model *model, const Pair *pair, int *folded, Error *err)
     if (!compute(pair, weight, bias))
         return ONNXPRESS_OK;
     Onnx__NodeProto *conv = pair->conv;
-    int status = values_store(model, pair->weight.proto, weight, pair->weight.view.count, err);
+    char *const *norm = pair->norm->input;
+    int status = rewrite_values(model, conv->input[1], weight, pair->weight.count, err);
     if (!status)
-        status = values_store(model, pair->of[SHIFT].proto, bias, (int64_t)channels, err);
+        status = rewrite_values(model, norm[SHIFT], bias, (int64_t)channels, err);
     if (status)
         return status;
     if (pair->own_bias)
-        model_remove_initializer(model, pair->bias.proto);
-    model_remove_initializer(model, pair->of[SCALE].proto);
-    model_remove_initializer(model, pair->of[MEAN].proto);
-    model_remove_initializer(model, pair->of[VARIANCE].proto);
+        values_remove(model, conv->input[2]);
+    values_remove(model, norm[SCALE]);
+    values_remove(model, norm[MEAN]);
+    values_remove(model, norm[VARIANCE]);
     input[0] = conv->input[0];
     input[1] = conv->input[1];
-    input[2] = pair->norm->input[SHIFT];
+    input[2] = norm[SHIFT];
     conv->input = input;
     conv->n_input = 3;
     conv->output[0] = pair->norm->output[0];
     graph_remove_node(model->proto->graph, pair->norm);
+    if (pair->shift) {
+        graph_remove_node(model->proto->graph, pair->shift);
+        moved->node[moved->n++] = pair->shift;
+    }
     ++*folded;
     return ONNXPRESS_OK;
 }
@@ -146,12 +154,16 @@ int rewrite_fold(Model *model, int *folded, Error *err)
                          : error_memory(err, "the normalizations");
     int n = status ? 0 : graph->n_nodes, found = 0;
     Pair *pair = status ? NULL : arena_array(scratch, (size_t)n + 1, sizeof *pair);
-    if (!status && !pair)
+    Constants moved = {
+        .node = status ? NULL : arena_array(scratch, (size_t)n + 1, sizeof(Onnx__NodeProto *))};
+    if (!status && (!pair || !moved.node))
         status = error_memory(err, "the normalizations");
     for (int k = 0; !status && k < n; k++)
         found += read_pair(model, graph, k, &pair[found], &ignored);
     for (int k = 0; !status && k < found; k++)
-        status = fold_pair(model, &pair[k], folded, err);
+        status = fold_pair(model, &pair[k], &moved, folded, err);
+    if (!status && moved.n > 0 && !model_prepend_nodes(model, moved.node, moved.n))
+        status = error_memory(err, "the normalizations");
     arena_destroy(scratch);
     return status;
 }

@@ -59,8 +59,8 @@ int rewrite_lift(Model *model, Error *err);
 int rewrite_lift_check(Model *model, Error *err);
 
 /* Puts batch normalizations into the convolutions before them, whose output nobody else reads, where
- * all their tensors are float32 initializers of their own. Weights keep their names, the new bias has
- * that of the normalization's; the answers differ by rounding alone. *folded: how many. */
+ * all their tensors are float32 initializers or Constant nodes of their own. Weights keep their names,
+ * the new bias has that of the normalization's; the answers differ by rounding alone. *folded: how many. */
 int rewrite_fold(Model *model, int *folded, Error *err);
 /* Short names, and nothing that inference does without (shorten.c says what goes): for the last
  * bytes, after rewrite_apply. name[k] becomes what a value of that name is called now. */

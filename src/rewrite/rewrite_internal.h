@@ -147,6 +147,7 @@ const void *symbols_narrow(const uint16_t *symbol, size_t n, int levels, Arena *
                            size_t *bytes);
 /* Where a weight is: initializer, or the tensor of a Constant node (then *node is its number). */
 Onnx__TensorProto *values_find(const Model *model, const char *name, size_t *node);
+void values_remove(Model *model, const char *name); /* the initializer, or the Constant node */
 
 /* ---- hoist.c: weights in the bodies of nodes ---- */
 /* The tensor of a weight, wherever it lives; NULL: there is none of that name. */

@@ -81,6 +81,16 @@ Onnx__TensorProto *values_find(const Model *model, const char *name, size_t *nod
     return NULL;
 }
 
+void values_remove(Model *model, const char *name)
+{
+    size_t node;
+    const Onnx__TensorProto *tensor = values_find(model, name, &node);
+    if (node == SIZE_MAX)
+        model_remove_initializer(model, tensor);
+    else
+        graph_remove_node(model->proto->graph, model->proto->graph->node[node]);
+}
+
 int rewrite_values(Model *model, const char *name, const float *value, int64_t count, Error *err)
 {
     size_t node;
