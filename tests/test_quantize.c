@@ -644,6 +644,7 @@ typedef struct {
     double power;         /* of the excess; 0: 2 */
     double broken_from;   /* above it nothing can be measured; 0: nowhere */
     double nothing_below; /* below it the excess is 0 */
+    bool size;            /* the excess grows like the bytes of a grid: with the logarithm */
 } Measured;
 
 static int measure(void *context, double x, double *excess, Error *err)
@@ -652,6 +653,8 @@ static int measure(void *context, double x, double *excess, Error *err)
     if (++m->calls == m->fail_at)
         return error_set(err, ONNXPRESS_DATA, "no such data");
     *excess = pow(x / m->threshold * exp(m->noise * normal()), m->power > 0 ? m->power : 2);
+    if (m->size)
+        *excess = log1p(x) / log1p(m->threshold);
     if (m->broken_from > 0 && x > m->broken_from)
         *excess = INFINITY;
     if (x < m->nothing_below)
@@ -687,6 +690,18 @@ START_TEST(search_finds_the_threshold)
         calls += m.calls;
     }
     ck_assert_int_le(calls, 200 * 8);
+}
+END_TEST
+
+/* However far off the guess is: bytes hardly change from one step to the next. */
+START_TEST(search_finds_a_size)
+{
+    for (int round = 0; round < 100; round++) {
+        double best = 0;
+        Measured m = {.threshold = exp(4 + 3 * uniform01()), .size = true};
+        ck_assert_int_eq(search(1, 1e6, exp(13 * uniform01()), 13, &m, &best, &error), 0);
+        ck_assert(best <= m.threshold && log1p(best) / log1p(m.threshold) >= 0.97);
+    }
 }
 END_TEST
 
@@ -762,7 +777,8 @@ static Suite *quantize_suite(void)
           kmeans_beats_the_grid_at_equal_levels, kmeans_refuses_a_bad_k}},
         {"edges",
          {tiny_weights_are_quantized, centres_beyond_float_become_one, no_weights_make_one_level}},
-        {"search", {search_finds_the_threshold, search_returns_what_was_measured, search_ends}},
+        {"search", {search_finds_the_threshold, search_finds_a_size, search_returns_what_was_measured,
+                    search_ends}},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         TCase *tcase = tcase_create(cases[c].name);

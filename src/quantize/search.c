@@ -3,8 +3,9 @@
 
 #include <math.h>
 
-/* Until the bracket has two ends: how far to go at once, and by which power of the excess. A grid's
- * distortion goes with the square of its step. */
+/* Until the bracket has two ends: how far to go at once, and by which power of the excess before two
+ * measurements tell it. A grid's distortion goes with the square of its step; its bytes with little
+ * more than the logarithm. */
 #define FARTHEST 8.0
 #define POWER 0.5
 /* Within the bracket: no nearer to its ends than this share of it. */
@@ -26,9 +27,15 @@ static double between(const End *yes, const End *no, double aim)
     return yes->x * pow(no->x / yes->x, part);
 }
 
-static double onward(const End *end, double aim)
+/* `before`: the end's place one measurement earlier (x 0: there is none). */
+static double onward(const End *end, const End *before, double aim)
 {
-    double factor = pow(exp(aim) / end->excess, POWER);
+    double power = POWER;
+    if (before->x > 0) {
+        double growth = log(end->excess / before->excess) / log(end->x / before->x);
+        power = growth > 0 && isfinite(growth) ? 1 / growth : POWER;
+    }
+    double factor = pow(exp(aim) / end->excess, power);
     factor = end->excess > 0 ? fmin(fmax(factor, 1 / FARTHEST), FARTHEST) : FARTHEST;
     /* Never on the spot. */
     return end->x * (end->excess <= 1 ? fmax(factor, 1.05) : fmin(factor, 0.95));
@@ -40,12 +47,12 @@ int quantize_search(const QuantizeRange *range, QuantizeMeasure measure, void *c
     if (!(range->low > 0) || !(range->high >= range->low) || !isfinite(range->high))
         return error_set(err, ONNXPRESS_USAGE, "search: %g to %g is no range above 0", range->low,
                          range->high);
-    End yes = {0, 0}, no = {0, 0};
+    End yes = {0, 0}, no = {0, 0}, before = {0, 0};
     double aim = log(range->enough) / 2, guess = range->guess > 0 ? range->guess : range->low;
     for (int i = 0; i < range->steps; i++) {
         double x = yes.x > 0 && no.x > 0 ? between(&yes, &no, aim)
-                   : yes.x > 0           ? onward(&yes, aim)
-                   : no.x > 0            ? onward(&no, aim)
+                   : yes.x > 0           ? onward(&yes, &before, aim)
+                   : no.x > 0            ? onward(&no, &before, aim)
                                          : guess;
         End at = {fmin(fmax(x, range->low), range->high), INFINITY};
         if (at.x <= yes.x || (no.x > 0 && at.x >= no.x))
@@ -53,7 +60,9 @@ int quantize_search(const QuantizeRange *range, QuantizeMeasure measure, void *c
         int status = measure(context, at.x, &at.excess, err);
         if (status)
             return status;
-        *(at.excess <= 1 ? &yes : &no) = at;
+        End *end = at.excess <= 1 ? &yes : &no;
+        before = *end;
+        *end = at;
         bool closed = no.x > 0 && no.x <= yes.x * (1 + CLOSED);
         if (yes.x > 0 && (yes.excess >= range->enough || yes.x >= range->high || closed))
             break;
