@@ -29,7 +29,7 @@ PROGRAM = ROOT / "build" / "onnxpress"
 VALIDATION = 2000  # training images on which a goal is measured; the importance takes others
 
 # What is pruned and retrained (the paper's network, with batch normalization where it has any) and how, in one
-# run of finetune or two; the goal of the table's rows (nats, on training images), the shared centres'
+# run of finetune or several; the goal of the table's rows (nats, on training images), the shared centres'
 # fine-tuning and the number of images for it, and the curves' settings: centres of k-means, and bits a weight
 # for the other methods.
 NETS = {
@@ -43,8 +43,9 @@ NETS = {
         "train": [["--epochs", "14", "--batch", "128", "--optimizer", "sgd", "--rate", "0.02", "--decay", "0.0001",
                    "--batch-norm", "train", "--prune", "0.8", "--prune-by", "damage", "--prune-until", "0.5",
                    "--augment", "shift,flip"],
-                  ["--epochs", "16", "--batch", "128", "--optimizer", "sgd", "--rate", "0.05", "--decay", "0.0002",
-                   "--batch-norm", "train", "--teacher", DATA / "resnet32_bn.onnx", "--augment", "shift,flip"]],
+                  *[["--epochs", epochs, "--batch", "128", "--optimizer", "sgd", "--rate", "0.05", "--decay", "0.0002",
+                     "--batch-norm", "train", "--teacher", DATA / "resnet32_bn.onnx", "--augment", "shift,flip"]
+                    for epochs in (16, 20)]],
         "max_kl": 0.01, "tune": ["--finetune", "1", "--augment", "shift,flip"], "tune_images": 5000,
         "levels": (4, 8, 16, 32, 64), "bits": (1.5, 2, 2.5, 3, 4)},
 }
