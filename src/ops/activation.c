@@ -39,12 +39,6 @@ READ(read_selu, {{"alpha", "gamma"}, {1.67326319217681884765625f, 1.050701022148
 #define INV_SQRT_2_PI 0.39894228040143267794
 #define GELU_CUBIC 0.044715 /* of the tanh approximation's definition */
 
-static real sigmoid_of(real x)
-{
-    real e = REAL_EXP(-REAL_ABS(x)); /* never overflows */
-    return (x >= 0 ? 1 : e) / (1 + e);
-}
-
 static real softplus_of(real x)
 {
     return (x > 0 ? x : 0) + REAL_LOG1P(REAL_EXP(-REAL_ABS(x)));

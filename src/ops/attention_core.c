@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/attention_internal.h"
 
-#include <cblas.h>
-
 /* One head of one sample. */
 typedef struct {
     const Attention *a;
@@ -33,15 +31,6 @@ static real *view_at(const View *view, int64_t sample, int64_t head)
 }
 
 /* C[m][n] = alpha A B + beta C; a transposed factor is stored the other way. */
-static void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, real alpha,
-                    const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c,
-                    int64_t ldc)
-{
-    REAL_GEMM(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-              trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
-              (int)ldb, beta, c, (int)ldc);
-}
-
 static const real *grid_row(const Grid *grid, const Head *h, int64_t row)
 {
     return grid->p ? grid->p + h->sample * grid->stride[0] + h->head * grid->stride[1] +
@@ -88,8 +77,8 @@ static void softmax_row(const Head *h, int64_t row, real *p)
 static void weights(const Head *h, real *p, real *tanhs)
 {
     const Attention *a = h->a;
-    product(false, true, a->rows, a->columns, a->size, a->scale, h->q, a->q.row, h->k, a->k.row, 0,
-            p, a->columns);
+    matrix_product(false, true, a->rows, a->columns, a->size, a->scale, h->q, a->q.row, h->k,
+                   a->k.row, 0, p, a->columns);
     for (int64_t e = 0; a->softcap > 0 && e < a->rows * a->columns; e++) {
         real capped = REAL_TANH(p[e] / a->softcap);
         p[e] = a->softcap * capped;
@@ -109,8 +98,8 @@ int attention_forward(const OpCall *call, const Attention *a, const AttentionRun
         for (int64_t head = 0; head < a->heads; head++) {
             Head h = head_of(a, sample, head);
             weights(&h, p, NULL);
-            product(false, false, a->rows, a->v_size, a->columns, 1, p, a->columns, h.v, a->v.row,
-                    0, view_at(&run->y, sample, head), run->y.row);
+            matrix_product(false, false, a->rows, a->v_size, a->columns, 1, p, a->columns, h.v,
+                           a->v.row, 0, view_at(&run->y, sample, head), run->y.row);
         }
     return ONNXPRESS_OK;
 }
@@ -129,8 +118,8 @@ static void add_to_bias(const Head *h, const real *d_score, real *d_bias)
 static void weight_slopes(const Head *h, const real *p, const real *d, int64_t d_row, real *t)
 {
     const Attention *a = h->a;
-    product(false, true, a->rows, a->columns, a->v_size, 1, d, d_row, h->v, a->v.row, 0, t,
-            a->columns);
+    matrix_product(false, true, a->rows, a->columns, a->v_size, 1, d, d_row, h->v, a->v.row, 0, t,
+                   a->columns);
     for (int64_t i = 0; i < a->rows; i++) {
         real shared = 0;
         for (int64_t j = 0; j < a->columns; j++)
@@ -149,8 +138,8 @@ static void head_backward(const Head *h, const AttentionRun *run, real *p, real 
     real *d_v = view_at(&run->v, h->sample, h->kv_head);
     weights(h, p, tanhs);
     if (d_v)
-        product(true, false, a->columns, a->v_size, a->rows, 1, p, a->columns, d, run->y.row, 1,
-                d_v, run->v.row);
+        matrix_product(true, false, a->columns, a->v_size, a->rows, 1, p, a->columns, d, run->y.row,
+                       1, d_v, run->v.row);
     weight_slopes(h, p, d, run->y.row, t);
     for (int64_t e = 0; e < a->rows * a->columns; e++)
         t[e] *= p[e];
@@ -159,11 +148,11 @@ static void head_backward(const Head *h, const AttentionRun *run, real *p, real 
     for (int64_t e = 0; tanhs && e < a->rows * a->columns; e++)
         t[e] *= 1 - tanhs[e] * tanhs[e];
     if (d_q)
-        product(false, false, a->rows, a->size, a->columns, a->scale, t, a->columns, h->k, a->k.row,
-                1, d_q, run->q.row);
+        matrix_product(false, false, a->rows, a->size, a->columns, a->scale, t, a->columns, h->k,
+                       a->k.row, 1, d_q, run->q.row);
     if (d_k)
-        product(true, false, a->columns, a->size, a->rows, a->scale, t, a->columns, h->q, a->q.row,
-                1, d_k, run->k.row);
+        matrix_product(true, false, a->columns, a->size, a->rows, a->scale, t, a->columns, h->q,
+                       a->q.row, 1, d_k, run->k.row);
 }
 
 /* Room for the cap's tanhs, where there is one. */
@@ -217,7 +206,8 @@ static void bend_scores(const Head *h, const AttentionRun *run, const Room *room
     int64_t at = view_offset(&run->y, h->sample, h->head), n = a->columns;
     for (int64_t i = 0; i < a->rows; i++) {
         const real *dd = run->dd_y + at + i * run->y.row, *p = room->p + i * n;
-        product(false, false, 1, a->v_size, n, 1, p, n, h->v, a->v.row, 0, room->y, a->v_size);
+        matrix_product(false, false, 1, a->v_size, n, 1, p, n, h->v, a->v.row, 0, room->y,
+                       a->v_size);
         for (int64_t j = 0; j < n; j++) {
             const real *v = h->v + j * a->v.row;
             real sum = 0;
@@ -250,8 +240,8 @@ static void bend_query(const Head *h, const AttentionRun *run, const Room *room,
         }
         dd_q[k] += a->scale * a->scale * bend;
     }
-    product(true, false, a->size, a->v_size, a->columns, a->scale, room->centred, a->size, h->v,
-            a->v.row, 0, room->moved, a->v_size);
+    matrix_product(true, false, a->size, a->v_size, a->columns, a->scale, room->centred, a->size,
+                   h->v, a->v.row, 0, room->moved, a->v_size);
     for (int64_t k = 0; k < a->size; k++)
         for (int64_t d = 0; d < a->v_size; d++) {
             real m = room->moved[k * a->v_size + d];

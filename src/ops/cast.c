@@ -12,13 +12,6 @@ static int identity_forward(const OpCall *call)
     return status ? status : op_alias(call, 0, call->in[0], &call->in[0]->shape);
 }
 
-static int identity_backward(const OpCall *call)
-{
-    if (call->d_in[0] && call->d_out[0])
-        add_dense(call->in[0]->count, call->d_in[0], call->d_out[0]);
-    return ONNXPRESS_OK;
-}
-
 /* At inference nothing is dropped; the mask says so. */
 static int dropout_forward(const OpCall *call)
 {
@@ -101,13 +94,13 @@ static int cast_backward(const OpCall *call)
 {
     if (!dtype_is_real(call->in[0]->dtype) || !dtype_is_real(call->out[0]->dtype))
         return ONNXPRESS_OK;
-    return identity_backward(call);
+    return same_backward(call);
 }
 
 static const OpRow rows[] = {
-    {"", "Identity", 1, 0, .forward = identity_forward, .backward = identity_backward,
+    {"", "Identity", 1, 0, .forward = identity_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
-    {"", "Dropout", 7, 0, .forward = dropout_forward, .backward = identity_backward,
+    {"", "Dropout", 7, 0, .forward = dropout_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
     {"", "Cast", 6, 0, .forward = cast_forward, .backward = cast_backward,
      .curvature = curvature_as_backward},

@@ -6,14 +6,6 @@
 
 /* C[m][n] = alpha * op(A)[m][k] * op(B)[k][n] + beta * C, row-major; `lda` and `ldb` are the row
  * lengths of A and B as stored. */
-static void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, real alpha,
-                    const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c)
-{
-    REAL_GEMM(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-              trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
-              (int)(lda > 0 ? lda : 1), b, (int)(ldb > 0 ? ldb : 1), beta, c, (int)(n > 0 ? n : 1));
-}
-
 /* The squares of n numbers, in scratch. */
 static real *squares(const OpCall *call, const real *x, int64_t n)
 {
@@ -96,8 +88,8 @@ static int gemm_forward(const OpCall *call)
     for (int64_t i = 0; i < s.m; i++)
         for (int64_t j = 0; j < s.n; j++)
             y[i * s.n + j] = c ? params->beta * c->r[i * s.c_row + j * s.c_column] : 0;
-    product(params->trans_a, params->trans_b, s.m, s.n, s.k, params->alpha, a->r, a->shape.dim[1],
-            b->r, b->shape.dim[1], 1, y);
+    matrix_product(params->trans_a, params->trans_b, s.m, s.n, s.k, params->alpha, a->r,
+                   a->shape.dim[1], b->r, b->shape.dim[1], 1, y, s.n);
     return ONNXPRESS_OK;
 }
 
@@ -112,17 +104,17 @@ static int gemm_backward(const OpCall *call)
     const real *d = call->d_out[0];
     real *d_a = call->d_in[0], *d_b = call->d_in[1], *d_c = op_d_in(call, 2);
     if (d_a && params->trans_a)
-        product(params->trans_b, true, s.k, s.m, s.n, params->alpha, b->r, b->shape.dim[1], d, s.n,
-                1, d_a);
+        matrix_product(params->trans_b, true, s.k, s.m, s.n, params->alpha, b->r, b->shape.dim[1],
+                       d, s.n, 1, d_a, s.m);
     else if (d_a)
-        product(false, !params->trans_b, s.m, s.k, s.n, params->alpha, d, s.n, b->r,
-                b->shape.dim[1], 1, d_a);
+        matrix_product(false, !params->trans_b, s.m, s.k, s.n, params->alpha, d, s.n, b->r,
+                       b->shape.dim[1], 1, d_a, s.k);
     if (d_b && params->trans_b)
-        product(true, params->trans_a, s.n, s.k, s.m, params->alpha, d, s.n, a->r, a->shape.dim[1],
-                1, d_b);
+        matrix_product(true, params->trans_a, s.n, s.k, s.m, params->alpha, d, s.n, a->r,
+                       a->shape.dim[1], 1, d_b, s.k);
     else if (d_b)
-        product(!params->trans_a, false, s.k, s.n, s.m, params->alpha, a->r, a->shape.dim[1], d,
-                s.n, 1, d_b);
+        matrix_product(!params->trans_a, false, s.k, s.n, s.m, params->alpha, a->r, a->shape.dim[1],
+                       d, s.n, 1, d_b, s.n);
     for (int64_t i = 0; d_c && i < s.m; i++)
         for (int64_t j = 0; j < s.n; j++)
             d_c[i * s.c_row + j * s.c_column] += params->beta * d[i * s.n + j];
@@ -150,9 +142,9 @@ static int gemm_square(const OpCall *call, int k, real *acc)
             return ONNXPRESS_MEMORY;
         real alpha2 = params->alpha * params->alpha;
         if (params->trans_b)
-            product(true, false, s.n, s.k, s.m, alpha2, d2, s.n, a2, s.k, 1, acc);
+            matrix_product(true, false, s.n, s.k, s.m, alpha2, d2, s.n, a2, s.k, 1, acc, s.k);
         else
-            product(true, false, s.k, s.n, s.m, alpha2, a2, s.k, d2, s.n, 1, acc);
+            matrix_product(true, false, s.k, s.n, s.m, alpha2, a2, s.k, d2, s.n, 1, acc, s.n);
         return ONNXPRESS_OK;
     }
     real beta2 = params->beta * params->beta;
@@ -292,16 +284,16 @@ static void visit_forward(const MatMulShape *s, const real *a, const real *b, re
                           real *d_b)
 {
     (void)d_a, (void)d_b;
-    product(false, false, s->m, s->n, s->k, 1, a, s->k, b, s->n, 0, y);
+    matrix_product(false, false, s->m, s->n, s->k, 1, a, s->k, b, s->n, 0, y, s->n);
 }
 
 static void visit_backward(const MatMulShape *s, const real *a, const real *b, real *d, real *d_a,
                            real *d_b)
 {
     if (d_a)
-        product(false, true, s->m, s->k, s->n, 1, d, s->n, b, s->n, 1, d_a);
+        matrix_product(false, true, s->m, s->k, s->n, 1, d, s->n, b, s->n, 1, d_a, s->k);
     if (d_b)
-        product(true, false, s->k, s->n, s->m, 1, a, s->k, d, s->n, 1, d_b);
+        matrix_product(true, false, s->k, s->n, s->m, 1, a, s->k, d, s->n, 1, d_b, s->n);
 }
 
 static int matmul_forward(const OpCall *call)
@@ -357,7 +349,7 @@ static int matmul_square(const OpCall *call, int k, real *acc)
         const real *a2 = d2 ? squares(call, data->r, s.m * s.k) : NULL;
         if (!a2)
             return ONNXPRESS_MEMORY;
-        product(true, false, s.k, s.n, s.m, 1, a2, s.k, d2, s.n, 1, acc);
+        matrix_product(true, false, s.k, s.n, s.m, 1, a2, s.k, d2, s.n, 1, acc, s.n);
         return ONNXPRESS_OK;
     }
     int64_t samples = data->shape.dim[0];

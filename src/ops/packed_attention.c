@@ -89,14 +89,6 @@ static int describe(const OpCall *call, Packed *p)
     return ONNXPRESS_OK;
 }
 
-static void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const real *a,
-                    int64_t lda, const real *b, int64_t ldb, real *c, int64_t ldc)
-{
-    REAL_GEMM(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-              trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1, a, (int)lda, b,
-              (int)ldb, 1, c, (int)ldc);
-}
-
 /* Sizes, the projected rows and the masks. */
 static int prepare(const OpCall *call, Packed *p)
 {
@@ -111,8 +103,8 @@ static int prepare(const OpCall *call, Packed *p)
     for (int64_t r = 0; r < p->rows; r++)
         for (int64_t j = 0; j < p->width; j++)
             rows[r * p->width + j] = bias ? bias->r[j] : 0;
-    product(false, false, p->rows, p->width, p->channels, call->in[INPUT]->r, p->channels,
-            call->in[WEIGHTS]->r, p->width, rows, p->width);
+    matrix_product(false, false, p->rows, p->width, p->channels, 1, call->in[INPUT]->r, p->channels,
+                   call->in[WEIGHTS]->r, p->width, 1, rows, p->width);
     View *const views[3] = {&p->a.q, &p->a.k, &p->a.v};
     for (int k = 0; k < 3; k++) {
         *views[k] = p->view[k];
@@ -185,11 +177,11 @@ static int packed_add(const OpCall *call, const real *const *first)
     if (status)
         return status;
     if (call->d_in[INPUT])
-        product(false, true, p.rows, p.channels, p.width, d_rows, p.width, w, p.width,
-                call->d_in[INPUT], p.channels);
+        matrix_product(false, true, p.rows, p.channels, p.width, 1, d_rows, p.width, w, p.width, 1,
+                       call->d_in[INPUT], p.channels);
     if (call->d_in[WEIGHTS])
-        product(true, false, p.channels, p.width, p.rows, x, p.channels, d_rows, p.width,
-                call->d_in[WEIGHTS], p.width);
+        matrix_product(true, false, p.channels, p.width, p.rows, 1, x, p.channels, d_rows, p.width,
+                       1, call->d_in[WEIGHTS], p.width);
     for (int64_t r = 0; op_d_in(call, BIAS) && r < p.rows; r++)
         add_dense(p.width, call->d_in[BIAS], d_rows + r * p.width);
     return ONNXPRESS_OK;

@@ -249,8 +249,8 @@ int recurrent_run(const OpCall *call, const Times *t, int direction, CellRun *ru
     if (run->c)
         start_state(call, t, direction, IN_C, run->c);
     start_steps(call, t, direction, run);
-    cell_product(false, true, rows, t->rows, t->inputs, run->x, t->inputs, run->w, t->inputs,
-                 run->pre, t->rows);
+    matrix_product(false, true, rows, t->rows, t->inputs, 1, run->x, t->inputs, run->w, t->inputs,
+                   1, run->pre, t->rows);
     for (int64_t s = 0; s < t->steps; s++) {
         cell_forward(run, s);
         for (int64_t b = 0; t->length && b < t->batch; b++) {

@@ -49,14 +49,14 @@ static void add_weights(const OpCall *call, const Times *t, int d, const CellRun
     if (gru)
         plain -= n; /* R's last gate has rows of its own */
     if (d_w)
-        cell_product(true, false, t->rows, t->inputs, rows, back->d_pre, t->rows, run->x, t->inputs,
-                     d_w + d * t->rows * t->inputs, t->inputs);
+        matrix_product(true, false, t->rows, t->inputs, rows, 1, back->d_pre, t->rows, run->x,
+                       t->inputs, 1, d_w + d * t->rows * t->inputs, t->inputs);
     if (d_r) {
         d_r += d * t->rows * n;
-        cell_product(true, false, plain, n, rows, back->d_pre, t->rows, run->h, n, d_r, n);
+        matrix_product(true, false, plain, n, rows, 1, back->d_pre, t->rows, run->h, n, 1, d_r, n);
         if (gru)
-            cell_product(true, false, n, n, rows, back->d_u, n,
-                         t->kind->reset_after ? run->h : run->u, n, d_r + 2 * n * n, n);
+            matrix_product(true, false, n, n, rows, 1, back->d_u, n,
+                           t->kind->reset_after ? run->h : run->u, n, 1, d_r + 2 * n * n, n);
     }
     if (d_bias) {
         d_bias += d * 2 * t->rows;
@@ -77,8 +77,8 @@ static int add_inputs(const OpCall *call, const Times *t, int d, const CellRun *
     if (!run_take(call, &rows, n, t->inputs))
         return ONNXPRESS_MEMORY;
     memset(rows, 0, (size_t)(n * t->inputs) * sizeof *rows);
-    cell_product(false, false, n, t->inputs, t->rows, back->d_pre, t->rows, run->w, t->inputs, rows,
-                 t->inputs);
+    matrix_product(false, false, n, t->inputs, t->rows, 1, back->d_pre, t->rows, run->w, t->inputs,
+                   1, rows, t->inputs);
     for (int64_t b = 0; b < t->batch; b++)
         for (int64_t s = 0; s < length_of(t, b); s++)
             add_dense(t->inputs, d_x + time_of(t, d, b, s) * t->x_time + b * t->x_batch,

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <cblas.h>
 #include <string.h>
 #include <strings.h>
 
@@ -52,12 +51,6 @@ bool activation_find(const char *name, size_t length, Activation *act, bool *alp
     return false;
 }
 
-static real sigmoid(real x)
-{
-    real e = REAL_EXP(-REAL_ABS(x)); /* never overflows */
-    return (x >= 0 ? 1 : e) / (1 + e);
-}
-
 static real activate(const Activation *act, real x)
 {
     real a = act->alpha, b = act->beta, t;
@@ -67,7 +60,7 @@ static real activate(const Activation *act, real x)
     case ACT_TANH:
         return REAL_TANH(x);
     case ACT_SIGMOID:
-        return sigmoid(x);
+        return sigmoid_of(x);
     case ACT_AFFINE:
         return a * x + b;
     case ACT_LEAKY_RELU:
@@ -117,7 +110,7 @@ static real slope(const Activation *act, real x, real y)
         t = 1 + REAL_ABS(x);
         return 1 / (t * t);
     case ACT_SOFTPLUS:
-        return sigmoid(x);
+        return sigmoid_of(x);
     }
     return 1;
 }
@@ -137,16 +130,6 @@ int cell_activations(CellKind cell)
 const char *cell_default(CellKind cell, int activation)
 {
     return cell != CELL_RNN && activation == 0 ? "Sigmoid" : "Tanh";
-}
-
-void cell_product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const real *a,
-                  int64_t lda, const real *b, int64_t ldb, real *c, int64_t ldc)
-{
-    if (m < 1 || n < 1 || k < 1)
-        return;
-    REAL_GEMM(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-              trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1, a, (int)lda, b,
-              (int)ldb, 1, c, (int)ldc);
 }
 
 static real clipped(const CellRun *run, real x)
@@ -171,8 +154,8 @@ static real gate_slope(const CellRun *run, const Activation *act, real pre, real
 static void recur(const CellRun *run, int64_t first, int64_t gates, const real *h, real *pre)
 {
     int64_t n = run->hidden;
-    cell_product(false, true, run->batch, gates * n, n, h, n, run->r + first * n * n, n,
-                 pre + first * n, run->rows);
+    matrix_product(false, true, run->batch, gates * n, n, 1, h, n, run->r + first * n * n, n, 1,
+                   pre + first * n, run->rows);
 }
 
 static void rnn_forward(const CellRun *run, const real *before, real *pre, real *gate, real *h)
@@ -221,7 +204,7 @@ static void gru_forward(const CellRun *run, const real *before, real *pre, real 
                                                   : y[n] * before[b * n + j];
         }
     if (run->kind->reset_after) {
-        cell_product(false, true, run->batch, n, n, before, n, run->r + 2 * n * n, n, u, n);
+        matrix_product(false, true, run->batch, n, n, 1, before, n, run->r + 2 * n * n, n, 1, u, n);
         for (int64_t b = 0; b < run->batch; b++)
             for (int64_t j = 0; j < n; j++)
                 pre[b * run->rows + 2 * n + j] += gate[b * run->rows + n + j] * u[b * n + j];
@@ -254,8 +237,8 @@ static void recur_back(const CellRun *run, int64_t first, int64_t gates, const r
                        real *d_h_before)
 {
     int64_t n = run->hidden;
-    cell_product(false, false, run->batch, n, gates * n, d_pre + first * n, run->rows,
-                 run->r + first * n * n, n, d_h_before, n);
+    matrix_product(false, false, run->batch, n, gates * n, 1, d_pre + first * n, run->rows,
+                   run->r + first * n * n, n, 1, d_h_before, n);
 }
 
 static void lstm_back(const CellRun *run, const CellBack *back, int64_t s, int64_t b, real *d_pre)
@@ -312,8 +295,8 @@ static void gru_backward(const CellRun *run, const CellBack *back, int64_t s, re
             d_pre[at + 2 * n] = d;
             d_u[e] = after ? d * gate[at + n] : d;
         }
-    cell_product(false, false, run->batch, n, n, d_u, n, run->r + 2 * n * n, n,
-                 after ? back->d_h_before : d_reset, n);
+    matrix_product(false, false, run->batch, n, n, 1, d_u, n, run->r + 2 * n * n, n, 1,
+                   after ? back->d_h_before : d_reset, n);
     for (int64_t b = 0; b < run->batch; b++)
         for (int64_t j = 0; back->running[b] && j < n; j++) {
             int64_t at = b * run->rows + j, e = b * n + j;

@@ -96,9 +96,6 @@ const char *cell_default(CellKind cell, int activation);
  * numbers that it takes from the node's lists. False: not known. */
 bool activation_find(const char *name, size_t length, Activation *act, bool *alpha, bool *beta);
 
-/* C[m][n] += op(A) op(B), row lengths as stored. */
-void cell_product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const real *a,
-                  int64_t lda, const real *b, int64_t ldb, real *c, int64_t ldc);
 /* From pre (inputs and biases are in it) and state s to state s + 1. */
 void cell_forward(const CellRun *run, int64_t s);
 void cell_backward(const CellRun *run, const CellBack *back, int64_t s);

@@ -3,13 +3,6 @@
  * Ops that give the same numbers another shape, and ops that tell a shape. */
 #include "ops/support_internal.h"
 
-static int view_backward(const OpCall *call)
-{
-    if (call->d_in[0] && call->d_out[0])
-        add_dense(call->in[0]->count, call->d_in[0], call->d_out[0]);
-    return ONNXPRESS_OK;
-}
-
 /* A target with 0 (copy the dim, unless allowzero) and -1 (what is left) into a shape. */
 static int resolve_target(const OpCall *call, const int64_t *target, int rank, Shape *shape)
 {
@@ -159,13 +152,13 @@ static int size_forward(const OpCall *call)
 }
 
 static const OpRow rows[] = {
-    {"", "Reshape", 5, 0, .forward = reshape_forward, .backward = view_backward,
+    {"", "Reshape", 5, 0, .forward = reshape_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
-    {"", "Flatten", 1, 0, .forward = flatten_forward, .backward = view_backward,
+    {"", "Flatten", 1, 0, .forward = flatten_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
-    {"", "Squeeze", 1, 0, .forward = squeeze_forward, .backward = view_backward,
+    {"", "Squeeze", 1, 0, .forward = squeeze_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
-    {"", "Unsqueeze", 1, 0, .forward = unsqueeze_forward, .backward = view_backward,
+    {"", "Unsqueeze", 1, 0, .forward = unsqueeze_forward, .backward = same_backward,
      .curvature = curvature_as_backward},
     {"", "Shape", 1, 0, .forward = shape_forward},
     {"", "Size", 1, 0, .forward = size_forward},

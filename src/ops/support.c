@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/support_internal.h"
 
+#include <cblas.h>
 #include <string.h>
 
 int op_require(const OpCall *call, int needed)
@@ -185,6 +186,13 @@ int64_t dims_product(const Shape *shape, int first, int last)
     return (int64_t)product;
 }
 
+int same_backward(const OpCall *call)
+{
+    if (call->d_in[0] && call->d_out[0])
+        add_dense(call->in[0]->count, call->d_in[0], call->d_out[0]);
+    return ONNXPRESS_OK;
+}
+
 int curvature_as_backward(const OpCall *call, const real *const *d_out)
 {
     (void)d_out;
@@ -286,4 +294,18 @@ int square_by_sample(const OpCall *call, unsigned data, int k, real *acc)
     for (int64_t n = 0; !status && n < samples; n++)
         status = add_sample_square(call, data, k, n, gradient, acc);
     return status;
+}
+
+static int row_length(int64_t ld)
+{
+    return ld > 0 ? (int)ld : 1; /* BLAS refuses 0 even where there is nothing */
+}
+
+void matrix_product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, real alpha,
+                    const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c,
+                    int64_t ldc)
+{
+    REAL_GEMM(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
+              trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
+              row_length(lda), b, row_length(ldb), beta, c, row_length(ldc));
 }

@@ -56,6 +56,8 @@ int op_axis(const OpCall *call, int64_t axis, int rank, int *normal);
         return function(call, argument);                                                           \
     }
 
+/* A row's `backward` where output 0 holds the elements of input 0, in their order. */
+int same_backward(const OpCall *call);
 /* A row's `curvature` where every derivative is 0 or 1: what is added for a gradient. */
 int curvature_as_backward(const OpCall *call, const real *const *d_out);
 /* The same for products of inputs 0 and 1: backward with both squared. */
@@ -73,6 +75,15 @@ void move_strided(int dtype, const Shape *shape, void *to, const int64_t *to_str
 void add_strided(const Shape *shape, real *to, const int64_t *to_stride, const real *from,
                  const int64_t *from_stride);
 void add_dense(int64_t n, real *to, const real *from);
+static inline real sigmoid_of(real x)
+{
+    real e = REAL_EXP(-REAL_ABS(x)); /* never overflows */
+    return (x >= 0 ? 1 : e) / (1 + e);
+}
+/* C[m][n] = alpha op(A) op(B) + beta C, rows as long as the ld say. Any size may be 0. */
+void matrix_product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, real alpha,
+                    const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c,
+                    int64_t ldc);
 /* Product of dims [first, last). Of a shape without elements it may wrap: don't use it then. */
 int64_t dims_product(const Shape *shape, int first, int last);
 
