@@ -39,6 +39,11 @@ typedef struct {
     int64_t inner;                    /* row r starts at (r / inner) * row_stride + r % inner */
 } OutputLayout;
 OutputLayout output_layout(OutputKind kind, const Shape *shape); /* of a whole batch's output */
+/* Where a row begins in the output. */
+static inline int64_t row_start(const OutputLayout *layout, int64_t row)
+{
+    return row / layout->inner * layout->row_stride + row % layout->inner;
+}
 
 /* Number of columns of the exact factor: a sample's rows * classes (classes is 1 for Bernoulli and
  * values). Within a row the columns come in order of weight, most often small after the first few;

@@ -21,9 +21,4 @@ static inline bool is_distribution(OutputKind kind)
     return kind == OUTPUT_LOGITS || kind == OUTPUT_PROBABILITIES;
 }
 
-static inline int64_t row_start(const OutputLayout *layout, int64_t row)
-{
-    return row / layout->inner * layout->row_stride + row % layout->inner;
-}
-
 #endif

@@ -23,11 +23,6 @@ int objective_check(const FinetuneTask *task, Error *err)
     return ONNXPRESS_OK;
 }
 
-static int64_t row_start(const OutputLayout *layout, int64_t row)
-{
-    return row / layout->inner * layout->row_stride + row % layout->inner;
-}
-
 static int64_t largest(const real *x, int64_t classes, int64_t stride)
 {
     int64_t best = 0;
