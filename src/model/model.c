@@ -7,26 +7,13 @@
 
 #include "model/graph.h"
 #include "model/model_internal.h"
-#include "model/visit.h"
 #include "model/sha256.h"
+#include "model/visit.h"
 #include "tensor/wire.h"
 
 #define RAW_DATA 9                     /* field number in TensorProto */
 #define LARGE_BYTES ((size_t)64 << 10) /* raw_data of this size stay in the file */
 #define HASH_BYTES ((size_t)4 << 20)   /* a multiple of a page and of 64 */
-
-/* Everything unpacked lies in the arena, so that parts of the message can be replaced, shared and
- * dropped freely, and all of it goes with the arena. */
-static void *unpack_alloc(void *arena, size_t bytes)
-{
-    return arena_array(arena, bytes, 1);
-}
-
-static void unpack_free(void *arena, void *block)
-{
-    (void)arena;
-    (void)block;
-}
 
 /* What people take for a model by mistake, told apart by its first bytes. */
 static int refuse_other_formats(const char *path, const FileMap *map, Error *err)
@@ -113,7 +100,7 @@ static int unpack(Model *model, Error *err)
     int status = outline && payload ? ONNXPRESS_OK : ONNXPRESS_MEMORY;
     if (!status) {
         wire_outline(whole, map->data, map->size, owner, RAW_DATA, outline, &size, payload, &n);
-        ProtobufCAllocator allocator = {unpack_alloc, unpack_free, model->arena};
+        ProtobufCAllocator allocator = wire_allocator(model->arena);
         model->proto = onnx__model_proto__unpack(&allocator, size, outline);
     }
     free(outline);

@@ -64,17 +64,6 @@ static int list_numbered(const char *folder, const char *prefix, const char *suf
     return status;
 }
 
-static void *unpack_alloc(void *arena, size_t bytes)
-{
-    return arena_array(arena, bytes, 1);
-}
-
-static void unpack_free(void *arena, void *block)
-{
-    (void)arena;
-    (void)block;
-}
-
 static int read_tensor(Dataset *dataset, const char *path, Tensor *tensor, Error *err)
 {
     FileMap map;
@@ -86,7 +75,7 @@ static int read_tensor(Dataset *dataset, const char *path, Tensor *tensor, Error
     else
         status = wire_check(&onnx__tensor_proto__descriptor, map.data, map.size, path, err);
     if (!status) {
-        ProtobufCAllocator allocator = {unpack_alloc, unpack_free, dataset->arena};
+        ProtobufCAllocator allocator = wire_allocator(dataset->arena);
         const Onnx__TensorProto *proto = onnx__tensor_proto__unpack(&allocator, map.size, map.data);
         const char *name = proto && proto->name && *proto->name ? proto->name : NULL;
         tensor->name = name ? name : path;

@@ -250,3 +250,19 @@ void wire_outline(const ProtobufCMessageDescriptor *descriptor, const unsigned c
     *out_size = outline.size;
     *n_payloads = outline.n_payloads;
 }
+
+static void *take(void *arena, size_t bytes)
+{
+    return arena_array(arena, bytes, 1);
+}
+
+static void leave(void *arena, void *block)
+{
+    (void)arena;
+    (void)block;
+}
+
+ProtobufCAllocator wire_allocator(Arena *arena)
+{
+    return (ProtobufCAllocator){take, leave, arena};
+}

@@ -14,10 +14,15 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "tensor/arena.h"
 #include "tensor/error.h"
 
 int wire_check(const ProtobufCMessageDescriptor *descriptor, const unsigned char *data, size_t size,
                const char *path, Error *err);
+
+/* Unpacks into the arena; what is unpacked is never freed by itself, so that parts of a message can be
+ * replaced, shared and dropped freely. */
+ProtobufCAllocator wire_allocator(Arena *arena);
 
 /* A bytes field's payload, where it lies in the checked message. */
 typedef struct {

@@ -28,22 +28,11 @@ typedef struct {
     size_t n_names;
 } Mutation;
 
-static void *take(void *arena, size_t bytes)
-{
-    return arena_array(arena, bytes, 1);
-}
-
-static void leave(void *arena, void *block)
-{
-    (void)arena;
-    (void)block;
-}
-
 static ProtobufCMessage *unpack(Mutation *m, const ProtobufCMessageDescriptor *type,
                                 const uint8_t *data, size_t size)
 {
     Error err = {0};
-    ProtobufCAllocator allocator = {take, leave, m->arena};
+    ProtobufCAllocator allocator = wire_allocator(m->arena);
     if (wire_check(type, data, size, "", &err))
         return NULL;
     return protobuf_c_message_unpack(type, &allocator, size, data);
