@@ -31,18 +31,12 @@ const char *step_type(const Onnx__NodeProto *proto)
     return text_or(proto->op_type, "?");
 }
 
-/* "" for the default domain, under whichever of its names. */
-static const char *domain_name(const char *domain)
-{
-    return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
-}
-
 static int64_t domain_opset(const Model *model, const char *domain)
 {
     if (!*domain)
         return model->opset;
     for (size_t k = 0; k < model->proto->n_opset_import; k++)
-        if (strcmp(domain_name(model->proto->opset_import[k]->domain), domain) == 0)
+        if (strcmp(plain_domain(model->proto->opset_import[k]->domain), domain) == 0)
             return model->proto->opset_import[k]->version;
     return 1;
 }
@@ -147,7 +141,7 @@ static int read_step(Program *program, Step *step, Error *err)
 {
     const Graph *graph = program->graph;
     const Onnx__NodeProto *proto = graph->nodes[step->node];
-    const char *domain = domain_name(proto->domain);
+    const char *domain = plain_domain(proto->domain);
     step->in = graph->inputs[step->node];
     step->out = graph->outputs[step->node];
     step->body = graph->node_body[step->node];

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "model/graph.h"
 #include "model/model_internal.h"
 
 bool model_append(Model *model, size_t *n, void *array, void *item, Growth *growth)
@@ -169,12 +170,6 @@ bool model_prepend_nodes(Model *model, Onnx__NodeProto *const *nodes, size_t n)
     return true;
 }
 
-/* The default domain has three spellings. */
-static const char *plain_domain(const char *domain)
-{
-    return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
-}
-
 bool model_append_opset(Model *model, const char *domain, int64_t version)
 {
     Onnx__ModelProto *proto = model->proto;
@@ -201,15 +196,20 @@ void graph_remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node)
     graph->n_node = kept;
 }
 
-void model_remove_initializer(Model *model, const Onnx__TensorProto *tensor)
+void graph_remove_initializer(Onnx__GraphProto *graph, const Onnx__TensorProto *tensor)
 {
-    Onnx__GraphProto *graph = model->proto->graph;
     size_t kept = 0;
     for (size_t i = 0; i < graph->n_initializer; i++)
         if (graph->initializer[i] != tensor)
             graph->initializer[kept++] = graph->initializer[i];
     graph->n_initializer = kept;
-    kept = 0;
+}
+
+void model_remove_initializer(Model *model, const Onnx__TensorProto *tensor)
+{
+    Onnx__GraphProto *graph = model->proto->graph;
+    size_t kept = 0;
+    graph_remove_initializer(graph, tensor);
     for (size_t i = 0; i < graph->n_input; i++) {
         const char *there = graph->input[i]->name;
         if (!there || strcmp(there, tensor->name) != 0)

@@ -29,6 +29,7 @@ bool model_prepend_nodes(Model *model, Onnx__NodeProto *const *nodes, size_t n);
 bool model_append_opset(Model *model, const char *domain, int64_t version); /* no-op if there */
 /* Removes the initializer, and a graph input of its name. */
 void model_remove_initializer(Model *model, const Onnx__TensorProto *tensor);
+void graph_remove_initializer(Onnx__GraphProto *graph, const Onnx__TensorProto *tensor);
 void graph_remove_node(Onnx__GraphProto *graph, const Onnx__NodeProto *node);
 
 /* A name that no value, node or initializer of the model (subgraphs included) has and that this

@@ -44,9 +44,14 @@ int64_t node_int(const Onnx__NodeProto *node, const char *name, int64_t fallback
     return attribute && attribute->has_i ? attribute->i : fallback;
 }
 
+const char *plain_domain(const char *domain)
+{
+    return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
+}
+
 bool is_default_domain(const char *domain)
 {
-    return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
+    return !*plain_domain(domain);
 }
 
 bool node_is(const Onnx__NodeProto *node, const char *type)

@@ -71,7 +71,9 @@ int graph_find(const Graph *graph, const char *name); /* -1 when there is none *
 const Onnx__AttributeProto *node_attribute(const Onnx__NodeProto *node, const char *name);
 /* An integer attribute; one without a value counts as absent. */
 int64_t node_int(const Onnx__NodeProto *node, const char *name, int64_t fallback);
-bool is_default_domain(const char *domain); /* of ONNX itself; NULL is allowed */
+/* "" for the domain of ONNX itself, which has three spellings (NULL is one), else as it is. */
+const char *plain_domain(const char *domain);
+bool is_default_domain(const char *domain);
 /* Whether the node is this op of the default domain. */
 bool node_is(const Onnx__NodeProto *node, const char *type);
 

@@ -47,11 +47,6 @@ static const char *text(const char *string)
     return string ? string : "";
 }
 
-static const char *plain_domain(const char *domain)
-{
-    return strcmp(text(domain), "ai.onnx") == 0 ? "" : text(domain);
-}
-
 static char *function_key(Arena *arena, const char *domain, const char *type, const char *overload)
 {
     return arena_printf(arena, "%s %s %s", plain_domain(domain), text(type), text(overload));
@@ -60,7 +55,7 @@ static char *function_key(Arena *arena, const char *domain, const char *type, co
 static bool same_opset(const Inliner *in, const Onnx__FunctionProto *function)
 {
     for (size_t k = 0; k < function->n_opset_import; k++)
-        if (!*plain_domain(function->opset_import[k]->domain) &&
+        if (is_default_domain(function->opset_import[k]->domain) &&
             function->opset_import[k]->version != in->model->opset)
             return false;
     return true;
@@ -319,11 +314,6 @@ static int add_call(Inliner *in, Nodes *to, const Function *function, const Onnx
     return add_nodes(in, to, function->proto->node, function->proto->n_node, &place, depth);
 }
 
-static bool is_constant(const Onnx__NodeProto *node)
-{
-    return strcmp(text(node->op_type), "Constant") == 0 && !*plain_domain(node->domain);
-}
-
 /* A node of a body, or of the model itself (place NULL), as it stands in the new graph. */
 static int place_node(Inliner *in, const Place *place, Onnx__NodeProto **node, int depth)
 {
@@ -343,7 +333,7 @@ static int place_node(Inliner *in, const Place *place, Onnx__NodeProto **node, i
         if (!status)
             status = place_names(in, place, &placed->output, placed->n_output);
         placed->name = arena_printf(in->arena, "%s%s", place->prefix, text(placed->name));
-        if (is_constant(placed))
+        if (node_is(placed, "Constant"))
             placed->domain = (char *)INLINE_EXACT;
     }
     return status ? status : place_attributes(in, place, placed, depth);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "model/visit.h"
 #include "rewrite/rewrite_internal.h"
 
 #define SIZES_AS_INPUT 13 /* opset from which Split takes its sizes as an input */
@@ -158,52 +159,46 @@ int emit_attach(Emitter *e, Error *err)
     return ONNXPRESS_OK;
 }
 
-static bool begins(const char *name, const char *prefix)
+static int begins(const char *prefix, const char *name)
 {
     return name && strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-/* The recursion is as deep as the file's nesting, which loading bounds. */
-static bool graph_uses(const Onnx__GraphProto *graph, const char *prefix)
+static int graph_uses(void *prefix, Onnx__GraphProto *graph)
 {
-    for (size_t i = 0; i < graph->n_initializer; i++)
-        if (begins(graph->initializer[i]->name, prefix))
-            return true;
-    for (size_t i = 0; i < graph->n_sparse_initializer; i++) {
-        const Onnx__TensorProto *values = graph->sparse_initializer[i]->values;
-        if (values && begins(values->name, prefix))
-            return true;
-    }
+    int uses = 0;
     for (size_t i = 0; i < graph->n_input; i++)
-        if (begins(graph->input[i]->name, prefix))
-            return true;
+        uses |= begins(prefix, graph->input[i]->name);
     for (size_t i = 0; i < graph->n_output; i++)
-        if (begins(graph->output[i]->name, prefix))
-            return true;
-    for (size_t i = 0; i < graph->n_node; i++) {
-        const Onnx__NodeProto *node = graph->node[i];
-        for (size_t k = 0; k < node->n_input; k++)
-            if (begins(node->input[k], prefix))
-                return true;
-        for (size_t k = 0; k < node->n_output; k++)
-            if (begins(node->output[k], prefix))
-                return true;
-        for (size_t k = 0; k < node->n_attribute; k++) {
-            const Onnx__AttributeProto *attribute = node->attribute[k];
-            if (attribute->g && graph_uses(attribute->g, prefix))
-                return true;
-            for (size_t j = 0; j < attribute->n_graphs; j++)
-                if (graph_uses(attribute->graphs[j], prefix))
-                    return true;
-        }
-    }
-    return false;
+        uses |= begins(prefix, graph->output[i]->name);
+    return uses;
+}
+
+static int node_uses(void *prefix, Onnx__NodeProto *node)
+{
+    int uses = 0;
+    for (size_t k = 0; k < node->n_input; k++)
+        uses |= begins(prefix, node->input[k]);
+    for (size_t k = 0; k < node->n_output; k++)
+        uses |= begins(prefix, node->output[k]);
+    return uses;
+}
+
+static int tensor_uses(void *prefix, Onnx__TensorProto *tensor)
+{
+    return begins(prefix, tensor->name);
+}
+
+static bool is_used(const Model *model, const char *prefix)
+{
+    Visitor visitor = {graph_uses, node_uses, tensor_uses, (char *)(uintptr_t)prefix};
+    return model_visit(model->proto, &visitor) != 0;
 }
 
 const char *choose_prefix(const Model *model, Arena *arena)
 {
     const char *prefix = "_";
-    for (unsigned n = 0; prefix && graph_uses(model->proto->graph, prefix); n++)
+    for (unsigned n = 0; prefix && is_used(model, prefix); n++)
         prefix = arena_printf(arena, "x%u_", n);
     return prefix;
 }

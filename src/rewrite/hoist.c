@@ -13,15 +13,6 @@ Onnx__TensorProto *hoist_find(const Graph *graph, const char *name)
     return v < 0 ? NULL : (Onnx__TensorProto *)(uintptr_t)graph->values[v].init;
 }
 
-static void remove_tensor(Onnx__GraphProto *proto, const Onnx__TensorProto *tensor)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < proto->n_initializer; i++)
-        if (proto->initializer[i] != tensor)
-            proto->initializer[kept++] = proto->initializer[i];
-    proto->n_initializer = kept;
-}
-
 static bool prepend_identity(Model *model, Onnx__GraphProto *proto, const char *from,
                              const char *to)
 {
@@ -43,7 +34,7 @@ static bool hoist(Model *model, const Graph *graph, int v)
     if (value->is_constant_node)
         graph_remove_node(body->proto, graph->nodes[value->producer]);
     else
-        remove_tensor(body->proto, tensor);
+        graph_remove_initializer(body->proto, tensor);
     tensor->name = arena_strdup(model->arena, value->name);
     return tensor->name && model_append_initializer(model, tensor) &&
            (strcmp(value->name, value->local) == 0 ||

@@ -99,11 +99,6 @@ int restore_sizes(Restore *r, const char *name, const Onnx__NodeProto *split, in
     return *size ? tensor_to_int64(&tensor, *size, err) : error_memory(err, "sizes");
 }
 
-static bool op_is(const Onnx__NodeProto *node, const char *op_type)
-{
-    return node->op_type && strcmp(node->op_type, op_type) == 0;
-}
-
 /* Follows our nodes from a value of ours to the original value that they make. */
 static int follow(Restore *r, const char *value, Tensor *made, Error *err)
 {
@@ -111,7 +106,7 @@ static int follow(Restore *r, const char *value, Tensor *made, Error *err)
         const Onnx__NodeProto *node = restore_reader(r, value);
         if (!node || i == MAX_CHAIN || node->n_output != 1)
             return restore_refuse(r, "the nodes behind a value are gone", value, err);
-        if (op_is(node, "Reshape") && node->n_input == 2) {
+        if (node_is(node, "Reshape") && node->n_input == 2) {
             int64_t *size;
             size_t n;
             int status = restore_sizes(r, node->input[1], NULL, &size, &n, err);
@@ -121,14 +116,14 @@ static int follow(Restore *r, const char *value, Tensor *made, Error *err)
                 return restore_refuse(r, "a shape has too many dimensions", node->output[0], err);
             made->shape.rank = (int)n;
             memcpy(made->shape.dim, size, n * sizeof *size);
-        } else if (op_is(node, "Cast")) {
+        } else if (node_is(node, "Cast")) {
             const Onnx__AttributeProto *to = node_attribute(node, "to");
             if (!to)
                 return restore_refuse(r, "a Cast has no type", node->output[0], err);
             made->dtype = to->i == (int32_t)to->i ? (int)to->i : DTYPE_UNDEFINED;
-        } else if (op_is(node, "Gather")) {
+        } else if (node_is(node, "Gather")) {
             made->dtype = DTYPE_FLOAT;
-        } else if (!op_is(node, "Mul")) {
+        } else if (!node_is(node, "Mul")) {
             return restore_refuse(r, "an unexpected node reads a value", value, err);
         }
         value = node->output[0];
@@ -172,7 +167,7 @@ static int restore_coded(Restore *r, List *tensors, Error *err)
     if (r->names.failed)
         return error_memory(err, "names");
     const Onnx__NodeProto *split = restore_reader(r, joined);
-    if (!split || !op_is(split, "Split"))
+    if (!split || !node_is(split, "Split"))
         return restore_refuse(r, "nobody splits the weights", joined, err);
     status = restore_sizes(r, sizes, r->model->opset < 13 ? split : NULL, &size, &n, err);
     if (status)
