@@ -245,6 +245,32 @@ def compress(label, form, folder, shapes):
     assert not folded & {"CumSum", "ScatterElements", "Gather", "Split"}, (label, form, folded)
 
 
+def runaway(folder):
+    """A loop whose rounds a sample counts: some samples cannot be run. The importance's own come after
+    the goal's (every fifth), whose answers are there by then."""
+    trips = [node("Identity", ["go"], ["go2"]), node("Mul", ["h", "half"], ["h2"])]
+    inner = body("b", trips, [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []),
+                              value("h")], [("go2", TensorProto.BOOL, []), "h2"])
+    nodes = [constant("half", np.float32(0.5)), node("MatMul", ["x", "w"], ["h0"]),
+             node("ReduceMax", ["x"], ["most"], keepdims=0),
+             node("Cast", ["most"], ["n"], to=TensorProto.INT64),
+             node("Loop", ["n", "", "h0"], ["y"], body=inner)]
+    make(lambda: (nodes, ["y"], [weight("w", 64, 64)], {"x": (1, 64)}), f"{folder}/m.onnx")
+    for bad in (7, 9):
+        samples = np.full((10, 1, 64), 2, np.float32)
+        samples[bad] = 1e9
+        np.save(f"{folder}/x.npy", samples)
+        command = [PROGRAM, "compress", f"{folder}/m.onnx", "-o", f"{folder}/small.onnx", "--calib",
+                   f"{folder}/x.npy"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (bad, done.stderr)
+        assert "cannot be run here: y (Loop)" in done.stdout + done.stderr, (bad, done.stderr)
+        done = subprocess.run(command + ["--finetune", "1"], capture_output=True, text=True)
+        assert done.returncode == 4 and "nothing can be trained" in done.stderr, (bad, done.stderr)
+        assert "(null)" not in done.stderr, done.stderr
+    print("samples that cannot be run: importance from the weights")
+
+
 def main():
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
@@ -264,6 +290,7 @@ def main():
             for form in ("function", "inlined", "lookup", "plain"):
                 compress(label, form, folder, shapes)
             print(f"{label}: outputs agree, {checked} gradients; all forms open")
+        runaway(folder)
 
 
 if __name__ == "__main__":

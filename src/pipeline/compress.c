@@ -304,8 +304,9 @@ static int tune(Compression *c, Model **small)
         return ONNXPRESS_OK;
     if (!c->answers)
         return error_set(s->err, ONNXPRESS_UNSUPPORTED,
-                         "%s: %s has no forward rule here, so nothing can be trained",
-                         s->model->path, program_unsupported(s->program));
+                         "%s: the model cannot be run here, so nothing can be trained: leave out "
+                         "--finetune and --batch-norm",
+                         s->model->path);
     int rc = compress_open_training(c, &data);
     if (!rc)
         rc = tune_choice(s, &c->selection, &c->choose, &data, &c->choice, &c->tuned);

@@ -103,6 +103,8 @@ int compress_open_data(Compression *c)
         rc = open_answers(c);
     /* What a row refuses only when it meets the data, and numbers that nobody has vouched for. */
     if ((rc == ONNXPRESS_UNSUPPORTED && ran) || (rc && rc != ONNXPRESS_MEMORY && c->random)) {
+        answers_free(c->answers); /* the goal's samples may have passed */
+        c->answers = NULL;
         rc = session_warn(s, "the model cannot be run here: %s; importance from the weights alone, "
                              "nothing measured",
                           s->err->message);
