@@ -204,12 +204,8 @@ void exec_set_sensed(Exec *exec, const bool *wanted)
         bool any = false;
         for (int k = 0; k < step->op.n_in; k++)
             any |= is_sensed(program, step, k, wanted);
-        for (int k = 0; any && k < step->op.n_in && step->op.row->keep & OP_KEEP_INPUTS; k++)
-            if (step->in[k] >= 0)
-                exec->retain[step->in[k]] = true;
-        for (int k = 0; any && k < step->op.n_out && step->op.row->keep & OP_KEEP_OUTPUTS; k++)
-            if (step->out[k] >= 0)
-                exec->retain[step->out[k]] = true;
+        if (any)
+            exec_retain(exec, step);
     }
 }
 

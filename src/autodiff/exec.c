@@ -125,6 +125,16 @@ static bool step_needs(const Exec *exec, const Step *step)
     return false;
 }
 
+void exec_retain(Exec *exec, const Step *step)
+{
+    for (int k = 0; k < step->op.n_in && step->op.row->keep & OP_KEEP_INPUTS; k++)
+        if (step->in[k] >= 0)
+            exec->retain[step->in[k]] = true;
+    for (int k = 0; k < step->op.n_out && step->op.row->keep & OP_KEEP_OUTPUTS; k++)
+        if (step->out[k] >= 0)
+            exec->retain[step->out[k]] = true;
+}
+
 void exec_set_wanted(Exec *exec, const bool *wanted)
 {
     const Program *program = exec->program;
@@ -139,14 +149,8 @@ void exec_set_wanted(Exec *exec, const bool *wanted)
     program_spread_needs(program, exec->needs);
     for (int s = 0; s < program->n_steps; s++) {
         const Step *step = &program->steps[s];
-        if (!step_needs(exec, step))
-            continue;
-        for (int k = 0; k < step->op.n_in && step->op.row->keep & OP_KEEP_INPUTS; k++)
-            if (step->in[k] >= 0)
-                exec->retain[step->in[k]] = true;
-        for (int k = 0; k < step->op.n_out && step->op.row->keep & OP_KEEP_OUTPUTS; k++)
-            if (step->out[k] >= 0)
-                exec->retain[step->out[k]] = true;
+        if (step_needs(exec, step))
+            exec_retain(exec, step);
     }
 }
 

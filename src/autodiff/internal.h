@@ -185,6 +185,8 @@ LoopFrames *loop_frames_create(int n_bodies);
 /* Gives back all that the rounds have left. */
 void loop_frames_drop(Exec *exec);
 
+/* What the step's derivative rules read outlives the next forward. */
+void exec_retain(Exec *exec, const Step *step);
 /* Fills in a call of the step on the Exec's argument lists; all gradients NULL. */
 void exec_call(Exec *exec, const Step *step, OpCall *call, Error *err);
 /* Gives back what op_scratch lent to the call before. */
