@@ -2,7 +2,7 @@
  *
  * check_gradients MODEL INPUT.npz: in float64, the gradients by every weight of a random sum of all
  * outputs against central differences, for some elements of each. Prints the number of elements, or
- * what differs. For tests/test_control.py and tests/test_realmodels.py. */
+ * what differs. For tests/test_control.py. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Counting tuples of consecutive symbols: internal to entropy/.
+/* Counting tuples of consecutive symbols: for entropy/, and for who guesses what it will write.
  *
  * A tuple is a 64-bit key, its first symbol in the most significant of `tuple` 16-bit digits, so
  * that keys sort as the tuples do. Results live in the arena given.
@@ -24,7 +24,7 @@ typedef struct {
 int tuples_count(const uint16_t *symbol, uint64_t n, int tuple, size_t max_distinct, uint32_t *id,
                  Arena *arena, TupleCounts *counts, Error *err);
 
-/* Bytes of a block's parts but the stream; entry_bytes: of a table entry. */
+/* Bytes of a block's parts but the stream, `levels` being its longest codeword. */
 uint64_t wavelet_table_bytes(uint64_t n_runs, int tuple, int levels, uint16_t largest);
 
 #endif

@@ -1,6 +1,6 @@
-/* The executor's floating type. The product computes in float32; the tests compile `ops` and
- * `autodiff` a second time with -DONNXPRESS_F64, so that gradients can be held against central
- * differences. Nothing outside these two folders may use `real`, except through their headers. */
+/* The executor's floating type. The product computes in float32; the tests compile `ops`,
+ * `autodiff`, `importance` and `finetune` a second time with -DONNXPRESS_F64, so that gradients can
+ * be held against central differences. Who is compiled once must not be linked with the second. */
 #ifndef ONNXPRESS_OPS_REAL_H
 #define ONNXPRESS_OPS_REAL_H
 

@@ -45,7 +45,8 @@ void emit_int(Emitter *e, Onnx__NodeProto *node, const char *name, int64_t value
     e->failed |= !node || !build_attribute_int(e->model, node, name, value);
 }
 
-static void emit_ints(Emitter *e, Onnx__NodeProto *node, const char *name, const int64_t *value, size_t n)
+static void emit_ints(Emitter *e, Onnx__NodeProto *node, const char *name, const int64_t *value,
+                      size_t n)
 {
     e->failed |= !node || !build_attribute_ints(e->model, node, name, value, n);
 }

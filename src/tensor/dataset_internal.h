@@ -1,4 +1,4 @@
-/* What dataset.c (arrays, labels) and dataset_folder.c (folders of .pb files) share. */
+/* What dataset.c (arrays, labels) and dataset_folder.c (folders of .pb and .npz files) share. */
 #ifndef ONNXPRESS_TENSOR_DATASET_INTERNAL_H
 #define ONNXPRESS_TENSOR_DATASET_INTERNAL_H
 
