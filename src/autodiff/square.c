@@ -66,31 +66,51 @@ static bool resize_mixes(const Exec *exec, const Step *step)
     return false;
 }
 
+/* Ops with one axis. Their defaults differ by version; an axis that is not spelled out is taken for
+ * 0, but the softmaxes' old default of 1 and the later one of -1 both keep samples apart, and
+ * normalizations always had -1. *listed: it is one of them. */
+static bool mixes_by_axis(const Step *step, int rank, bool *listed)
+{
+    static const char *const softmaxes[] = {"Softmax", "LogSoftmax"};
+    static const char *const normalizations[] = {"LayerNormalization", "RMSNormalization",
+                                                 "SimplifiedLayerNormalization", "LpNormalization"};
+    static const char *const others[] = {"Hardmax",  "Concat", "Split",  "Gather",
+                                         "CumSum",   "ArgMax", "ArgMin", "GatherElements",
+                                         "Compress", "TopK"};
+    const char *type = step->op.proto->op_type;
+    bool softmax = NAME_IN(type, softmaxes), last = NAME_IN(type, normalizations);
+    *listed = softmax || last || NAME_IN(type, others);
+    int64_t fallback = softmax ? (rank > 1 ? 1 : 0) : last ? -1 : 0;
+    return *listed && shape_axis(attribute_int(&step->op, "axis", fallback), rank) <= 0;
+}
+
+/* Ops with a list of axes, as an attribute or as an input: that counts when its values are still
+ * there. An op that reads them in backward keeps them, and constants are always there. */
+static bool mixes_by_axes(const Exec *exec, const Step *step, int rank)
+{
+    static const char *const types[] = {"Slice", "Squeeze", "Unsqueeze",
+                                        "MeanVarianceNormalization"};
+    const char *type = step->op.proto->op_type;
+    if (strncmp(type, "Reduce", 6) != 0 && !NAME_IN(type, types))
+        return false;
+    const int64_t *axes;
+    int n = attribute_ints(&step->op, "axes", &axes);
+    if (n >= 0)
+        return names_axis_0(axes, n, rank);
+    int from = op_is(step, "Slice") ? 3 : 1;
+    if (step->op.n_in <= from || step->in[from] < 0)
+        return true; /* axes 0, 1, … or all of them */
+    const Value *list = &exec->values[step->in[from]];
+    return !list->i || names_axis_0(list->i, list->count, rank);
+}
+
 /* Whether the op combines or moves elements along axis 0 though its output's axis 0 may be as long.
- * A list of axes as a second input counts when its values are still there: an op that reads them in
- * backward keeps them, and constants are always there. */
+ */
 static bool mixes_samples(const Exec *exec, const Step *step)
 {
-    static const char *const by_axis[] = {"Softmax",
-                                          "LogSoftmax",
-                                          "Hardmax",
-                                          "Concat",
-                                          "Split",
-                                          "Gather",
-                                          "CumSum",
-                                          "ArgMax",
-                                          "ArgMin",
-                                          "TopK",
-                                          "LayerNormalization",
-                                          "GatherElements",
-                                          "Compress",
-                                          "RMSNormalization",
-                                          "SimplifiedLayerNormalization",
-                                          "LpNormalization"};
-    static const char *const by_axes[] = {"Slice", "Squeeze", "Unsqueeze",
-                                          "MeanVarianceNormalization"};
     static const char *const broadcasts[] = {"Add", "Sub", "Mul", "Div",  "Pow",
                                              "Min", "Max", "Sum", "Where"};
+    const char *type = step->op.proto->op_type;
     int data = -1, rank;
     for (int k = 0; k < step->op.n_in && data < 0; k++)
         if (is_tainted(exec, step->in[k]))
@@ -116,40 +136,17 @@ static bool mixes_samples(const Exec *exec, const Step *step)
     if (op_is(step, "ReverseSequence"))
         return data != 0 || rank < 2 ||
                shape_axis(attribute_int(&step->op, "time_axis", 0), rank) <= 0;
-    if (strstr(step->op.proto->op_type, "Sequence"))
+    if (strstr(type, "Sequence"))
         return true; /* what lies along axis 0 of its items is not seen here */
     if (op_is(step, "Resize") || op_is(step, "Upsample"))
         return data != 0 || resize_mixes(exec, step);
-    if (strncmp(step->op.proto->op_type, "Gather", 6) == 0 && data != 0)
+    if (strncmp(type, "Gather", 6) == 0 && data != 0)
         return false; /* samples' indices into a table */
-    for (size_t k = 0; k < sizeof broadcasts / sizeof broadcasts[0]; k++)
-        for (int j = data + 1; op_is(step, broadcasts[k]) && j < step->op.n_in; j++)
-            if (is_tainted(exec, step->in[j]) && exec->values[step->in[j]].shape.rank != rank)
-                return true;
-    for (size_t k = 0; k < sizeof by_axis / sizeof by_axis[0]; k++)
-        if (op_is(step, by_axis[k])) {
-            /* Their defaults differ by version; an axis that is not spelled out is taken for 0,
-             * but the softmaxes' old default of 1 and the later one of -1 both keep samples apart,
-             * and normalizations always had -1. */
-            bool softmax = k < 2, last = strstr(by_axis[k], "Normalization") != NULL;
-            int64_t fallback = softmax ? (rank > 1 ? 1 : 0) : last ? -1 : 0;
-            int64_t axis = attribute_int(&step->op, "axis", fallback);
-            return shape_axis(axis, rank) <= 0;
-        }
-    bool reduces = strncmp(step->op.proto->op_type, "Reduce", 6) == 0, listed = reduces;
-    for (size_t k = 0; k < sizeof by_axes / sizeof by_axes[0]; k++)
-        listed |= op_is(step, by_axes[k]);
-    if (!listed)
-        return false;
-    const int64_t *axes;
-    int n = attribute_ints(&step->op, "axes", &axes);
-    if (n >= 0)
-        return names_axis_0(axes, n, rank);
-    int from = op_is(step, "Slice") ? 3 : 1;
-    if (step->op.n_in <= from || step->in[from] < 0)
-        return true; /* axes 0, 1, … or all of them */
-    const Value *list = &exec->values[step->in[from]];
-    return !list->i || names_axis_0(list->i, list->count, rank);
+    for (int j = data + 1; NAME_IN(type, broadcasts) && j < step->op.n_in; j++)
+        if (is_tainted(exec, step->in[j]) && exec->values[step->in[j]].shape.rank != rank)
+            return true;
+    bool listed, mixes = mixes_by_axis(step, rank, &listed);
+    return listed ? mixes : mixes_by_axes(exec, step, rank);
 }
 
 /* A value computed from weights alone, or a weight, whose gradient is wanted. */
@@ -163,10 +160,8 @@ static bool carries_parameter(const Exec *exec, const Step *step)
 {
     static const char *const carriers[] = {"Identity",  "Reshape",   "Flatten", "Squeeze",
                                            "Unsqueeze", "Transpose", "Cast",    "Dropout"};
-    bool carrier = false;
-    for (size_t k = 0; k < sizeof carriers / sizeof carriers[0]; k++)
-        carrier |= op_is(step, carriers[k]);
-    return carrier && step->op.n_in > 0 && is_parameter(exec, step->in[0]) && step->out[0] >= 0 &&
+    return NAME_IN(step->op.proto->op_type, carriers) && step->op.n_in > 0 &&
+           is_parameter(exec, step->in[0]) && step->out[0] >= 0 &&
            exec->values[step->in[0]].count == exec->values[step->out[0]].count;
 }
 
