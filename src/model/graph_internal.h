@@ -1,4 +1,4 @@
-/* What graph.c and graph_order.c share. */
+/* What graph.c, graph_order.c and node.c share. */
 #ifndef ONNXPRESS_MODEL_GRAPH_INTERNAL_H
 #define ONNXPRESS_MODEL_GRAPH_INTERNAL_H
 
