@@ -216,10 +216,13 @@ static int fill_report(const Run *run, const char *output, OnnxPressReport **rep
     Arena *arena;
     OnnxPressReport *r;
     int rc = report_create(&r, &arena, s->err);
-    if (!rc)
-        rc = report_fill(r, arena, s, NULL, NULL);
     if (rc)
         return rc;
+    rc = report_fill(r, arena, s, NULL, NULL);
+    if (rc) {
+        onnxpress_report_free(r);
+        return rc;
+    }
     int64_t zeros = 0, total = 0;
     for (int k = 0; k < program_weights(s->program); k++) {
         const Weight *weight = program_weight(s->program, k);
