@@ -33,7 +33,8 @@ static int typical_count(const Program *program, Arena *arena, double *count, Er
     return ONNXPRESS_OK;
 }
 
-int importance_from_weights(const Program *program, Arena *arena, float **h, Error *err)
+int importance_from_weights(const Program *program, bool small_finer, Arena *arena, float **h,
+                            Error *err)
 {
     double typical;
     int status = typical_count(program, arena, &typical, err);
@@ -45,7 +46,8 @@ int importance_from_weights(const Program *program, Arena *arena, float **h, Err
             square += (double)weight->data[i] * (double)weight->data[i];
         if (weight->count == 0 || !isfinite(square))
             continue;
-        double smaller = fmin(fmax(typical / (double)weight->count, 1), SMALLEST);
+        double smaller =
+            small_finer ? fmin(fmax(typical / (double)weight->count, 1), SMALLEST) : 1;
         /* All zeros: nothing to round, so nothing that matters. */
         double level = square > 0 ? smaller * (double)weight->count / square : 0.0;
         h[w] = arena_array(arena, (size_t)weight->count, sizeof **h);

@@ -89,10 +89,12 @@ int importance_moments(const Program *program, const Feed *feed, const int64_t *
                        const bool *wanted, const ImportanceOptions *options, Arena *arena,
                        float **moment, Error *err);
 
-/* Without data: every element of a weight gets 1 / mean square of the weight, so that large weights are
- * rounded with the same relative error, and so many times more as the weight is smaller than the
- * typical one (bounded): what a layer passes on is as wrong, relatively, as its weights are, however
- * few they are, and finer steps cost small tensors (depthwise kernels, biases) little. */
-int importance_from_weights(const Program *program, Arena *arena, float **h, Error *err);
+/* Without data: every element of a weight gets 1 / mean square of the weight, so that all weights are
+ * rounded with the same relative error. small_finer: so many times more as the weight is smaller than
+ * the typical one (bounded): what a layer passes on is as wrong, relatively, as its weights are, however
+ * few they are, and finer steps cost small tensors (depthwise kernels, biases) little, where indices
+ * are no bytes. */
+int importance_from_weights(const Program *program, bool small_finer, Arena *arena, float **h,
+                            Error *err);
 
 #endif

@@ -91,6 +91,37 @@ static bool folds(const OnnxPressOptions *options)
 
 /* ---- stages ---- */
 
+/* The decoder's form unless it would take long to load, or the model cannot be lifted to its opset. */
+static int choose_form(Session *s, RewriteForm *form)
+{
+    Error why = {0};
+    int64_t elements = 0;
+    switch (s->options->form) {
+    case ONNXPRESS_FORM_FUNCTION:
+        *form = FORM_FUNCTION;
+        return ONNXPRESS_OK;
+    case ONNXPRESS_FORM_INLINED:
+        *form = FORM_INLINED;
+        return ONNXPRESS_OK;
+    case ONNXPRESS_FORM_LOOKUP:
+        *form = FORM_LOOKUP;
+        return ONNXPRESS_OK;
+    case ONNXPRESS_FORM_PLAIN:
+        *form = FORM_PLAIN;
+        return ONNXPRESS_OK;
+    default:
+        *form = FORM_LOOKUP;
+        for (int w = 0; w < program_weights(s->program); w++)
+            elements += program_weight(s->program, w)->count;
+        if (elements > FUNCTION_WEIGHTS)
+            return ONNXPRESS_OK;
+        if (rewrite_lift_check(s->model, &why))
+            return session_warn(s, "the form lookup is written: %s", why.message);
+        *form = FORM_FUNCTION;
+        return ONNXPRESS_OK;
+    }
+}
+
 static int find_importance(Compression *c)
 {
     Session *s = &c->session;
@@ -104,7 +135,7 @@ static int find_importance(Compression *c)
     }
     if (!c->answers) {
         c->source = "importance from its size";
-        return importance_from_weights(s->program, s->arena, c->h, s->err);
+        return importance_from_weights(s->program, c->form != FORM_LOOKUP, s->arena, c->h, s->err);
     }
     /* Labels belong to the samples of the goal: they are the calibration's only when both are one.
      */
@@ -171,33 +202,6 @@ static int prune(Compression *c)
     return prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
 
-/* The decoder's form unless it would take long to load, or the model cannot be lifted to its opset. */
-static int choose_form(Session *s, const Selection *selection, RewriteForm *form)
-{
-    Error why = {0};
-    switch (s->options->form) {
-    case ONNXPRESS_FORM_FUNCTION:
-        *form = FORM_FUNCTION;
-        return ONNXPRESS_OK;
-    case ONNXPRESS_FORM_INLINED:
-        *form = FORM_INLINED;
-        return ONNXPRESS_OK;
-    case ONNXPRESS_FORM_LOOKUP:
-        *form = FORM_LOOKUP;
-        return ONNXPRESS_OK;
-    case ONNXPRESS_FORM_PLAIN:
-        *form = FORM_PLAIN;
-        return ONNXPRESS_OK;
-    default:
-        *form = FORM_LOOKUP;
-        if (selection->total_elements > FUNCTION_WEIGHTS)
-            return ONNXPRESS_OK;
-        if (rewrite_lift_check(s->model, &why))
-            return session_warn(s, "the form lookup is written: %s", why.message);
-        *form = FORM_FUNCTION;
-        return ONNXPRESS_OK;
-    }
-}
 
 static const char *note_text(Compression *c)
 {
@@ -342,6 +346,8 @@ static int make_small(Compression *c, Model **small)
         rc = compress_open_data(c);
     give_back_memory();
     if (!rc)
+        rc = choose_form(s, &c->form);
+    if (!rc)
         rc = find_importance(c);
     if (!rc)
         rc = select_weights(s, c->h, c->source, &c->selection);
@@ -350,8 +356,6 @@ static int make_small(Compression *c, Model **small)
     if (!rc)
         rc = find_layers(c);
     give_back_memory();
-    if (!rc)
-        rc = choose_form(s, &c->selection, &c->form);
     if (!rc)
         rc = quantize_to_goal(c, small);
     return rc ? rc : tune(c, small);
