@@ -101,6 +101,21 @@ def open_sizes(work):
     check("open sizes: compressed and measured", report and report["calibration_samples"] > 0, report)
 
 
+def spelled_out(work):
+    """A softmax as some exporters write it is told by its answers; what they only look like, by their sum."""
+    x = RNG.standard_normal((60, 32)).astype(np.float32)
+    np.save(work / "x.npy", x)
+    for divisor, kind in (("t", "probabilities"), ("one", "values")):
+        model = work / f"{kind}.onnx"
+        save(model,
+             [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Exp", ["z"], ["e"]),
+              helper.make_node("ReduceSum", ["e", "axis"], ["t"]), helper.make_node("Div", ["e", divisor], ["y"])],
+             [("x", TensorProto.FLOAT, ["N", 32])], [("y", TensorProto.FLOAT, ["N", 9])],
+             {"w": normal(32, 9), "axis": np.array([1], np.int64), "one": np.ones(1, np.float32)})
+        report = compress(model, "--calib", work / "x.npy")
+        check(f"spelled out: {kind}", report and (report["kl"] is not None) == (kind == "probabilities"), report)
+
+
 def unused_weight(work):
     """What no calibration input uses is kept, not rounded away."""
     model = work / "unused.onnx"
@@ -190,7 +205,7 @@ def sensitive(work):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive):
+        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

@@ -403,6 +403,20 @@ START_TEST(kinds_have_names)
 }
 END_TEST
 
+START_TEST(distributions_are_told_by_their_sums)
+{
+    /* A class map: the classes are axis 1. */
+    real map[] = {0.25f, 1, 0.75f, 0};
+    const Shape table = {2, {2, 2}}, image = {4, {1, 2, 1, 2}}, single = {2, {4, 1}};
+    ck_assert(output_sums_to_one(&image, map));
+    ck_assert(!output_sums_to_one(&table, map));
+    ck_assert(!output_sums_to_one(&single, (real[]){1, 1, 1, 1}));
+    ck_assert(!output_sums_to_one(&image, (real[]){-0.25f, 1, 1.25f, 0}));
+    ck_assert(!output_sums_to_one(&image, (real[]){NAN, 1, 0.75f, 0}));
+    ck_assert(!output_sums_to_one(&(Shape){2, {0, 3}}, map));
+}
+END_TEST
+
 START_TEST(kinds_are_guessed_from_the_op)
 {
     const struct {
@@ -447,6 +461,7 @@ int main(void)
     suite_add_tcase(suite, distances);
     TCase *kinds = tcase_create("kinds");
     tcase_add_test(kinds, kinds_have_names);
+    tcase_add_test(kinds, distributions_are_told_by_their_sums);
     tcase_add_test(kinds, kinds_are_guessed_from_the_op);
     suite_add_tcase(suite, kinds);
     SRunner *runner = srunner_create(suite);

@@ -188,6 +188,16 @@ double answers_variance(const Answers *answers, int output)
     return answers->variance[output];
 }
 
+bool answers_sum_to_one(const Answers *answers, int output)
+{
+    for (int64_t b = 0; b < answers->n_blocks; b++) {
+        size_t slot = (size_t)(b * answers->n_outputs + output);
+        if (!output_sums_to_one(&answers->shape[slot], answers->answer[slot]))
+            return false;
+    }
+    return answers->n_blocks > 0;
+}
+
 int64_t answers_samples(const Answers *answers)
 {
     return answers->n;

@@ -38,6 +38,24 @@ OutputKind output_kind_guess(const ProgramOutput *output, const Shape *shape)
     return OUTPUT_VALUES;
 }
 
+bool output_sums_to_one(const Shape *shape, const real *answer)
+{
+    OutputLayout layout = output_layout(OUTPUT_PROBABILITIES, shape);
+    for (int64_t r = 0; r < layout.rows; r++) {
+        const real *row = answer + row_start(&layout, r);
+        double sum = 0;
+        for (int64_t c = 0; c < layout.classes; c++) {
+            double p = (double)row[c * layout.class_stride];
+            if (!(p >= 0))
+                return false;
+            sum += p;
+        }
+        if (!(fabs(sum - 1) < 1e-3))
+            return false;
+    }
+    return layout.rows > 0 && layout.classes >= 2;
+}
+
 OutputLayout output_layout(OutputKind kind, const Shape *shape)
 {
     OutputLayout layout = {.classes = 1, .row_stride = 1, .class_stride = 1, .inner = 1};

@@ -31,6 +31,8 @@ bool output_kind_parse(const char *text, OutputKind *kind);
 /* Guess from the op that makes the output (Softmax: probabilities; LogSoftmax, and Gemm, MatMul or
  * Add of a [N, C >= 2] output: logits; Sigmoid: Bernoulli; else values). `shape` is a run's. */
 OutputKind output_kind_guess(const ProgramOutput *output, const Shape *shape);
+/* Whether an answer's rows, of two classes or more, are distributions, whatever ops made them. */
+bool output_sums_to_one(const Shape *shape, const real *answer);
 
 /* A sample's output seen as rows of `classes` (1 for Bernoulli and values). */
 typedef struct {

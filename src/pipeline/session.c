@@ -227,9 +227,12 @@ int session_kinds(Session *session, const Answers *answers)
         const ProgramOutput *output = program_output(session->program, o);
         const char *text = kind_override(session->options, output->name);
         session->variance[o] = answers_variance(answers, o);
-        if (!text)
+        if (!text) {
             session->kind[o] = output_kind_guess(output, answers_shape(answers, o));
-        else if (!output_kind_parse(text, &session->kind[o]))
+            /* A softmax that is spelled out, or a mean of several. */
+            if (session->kind[o] == OUTPUT_VALUES && answers_sum_to_one(answers, o))
+                session->kind[o] = OUTPUT_PROBABILITIES;
+        } else if (!output_kind_parse(text, &session->kind[o]))
             rc = error_set(session->err, ONNXPRESS_USAGE,
                            "--output %s=%s: expected logits, probabilities, bernoulli or values",
                            output->name, text);
