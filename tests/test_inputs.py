@@ -136,6 +136,24 @@ def unused_weight(work):
     check("unused: works once it is used", error(model, {"x": x}) < 0.05, error(model, {"x": x}))
 
 
+def mostly_unused(work):
+    """Where the data use few of the weights, these are not thought out of the ordinary."""
+    model = work / "mostly.onnx"
+    gate = np.concatenate([np.ones(1), np.zeros(31)]).astype(np.float32)
+    save(model,
+         [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Mul", ["x", "gate"], ["g"]),
+          helper.make_node("MatMul", ["g", "v"], ["b"]), helper.make_node("ReduceSum", ["b", "axis"], ["s"]),
+          helper.make_node("Add", ["a", "s"], ["c"]), helper.make_node("Tanh", ["c"], ["y"])],
+         [("x", TensorProto.FLOAT, ["N", 32])], [("y", TensorProto.FLOAT, ["N", 6])],
+         {"w": normal(32, 6), "v": normal(32, 640), "gate": gate, "axis": np.array([1], np.int64)})
+    x = RNG.standard_normal((100, 32)).astype(np.float32)
+    x[:, 0] = 0
+    np.save(work / "x.npy", x)
+    report = compress(model, "--calib", work / "x.npy")
+    treatment = {t["name"]: t["treatment"] for t in report["tensors"]} if report else {}
+    check("mostly unused: both coded", treatment.get("w") == treatment.get("v") == "coded", report)
+
+
 def batch_of_one(work):
     """A graph that declares a free batch but mixes its samples is run one at a time."""
     model = work / "one.onnx"
@@ -205,7 +223,8 @@ def sensitive(work):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out):
+        for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out,
+                     mostly_unused):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

@@ -84,17 +84,26 @@ static const char *unmeasured_reason(Session *session, const Weight *weight, boo
                    : "importance from its size";
 }
 
+/* A weight's importance, the mean over its elements; `typical` decides it where nobody has measured it,
+ * or the data never use it. */
+static double importance_of(const Weight *weight, const float *h, double typical)
+{
+    double measured = h ? mean_of(h, weight->count) : 0;
+    if (measured > 0)
+        return measured;
+    double size = mean_square(weight->data, weight->count);
+    return size > 0 ? UNMEASURED_CAUTION * typical / size : 0;
+}
+
 /* What decides the finest step that a grid can have: a tensor's largest weight, in units of a step
- * for all (by_importance false) or of one by its importance. */
-static double reach(const Session *session, float *const *h, int w, bool by_importance)
+ * for all (typical 0) or of one by its importance. */
+static double reach(const Session *session, float *const *h, int w, double typical)
 {
     const Weight *weight = program_weight(session->program, w);
     double largest = 0;
     for (int64_t i = 0; i < weight->count; i++)
         largest = fmax(largest, fabs((double)weight->data[i]));
-    if (by_importance && h[w])
-        largest *= sqrt(mean_of(h[w], weight->count));
-    return largest;
+    return typical > 0 ? largest * sqrt(importance_of(weight, h[w], typical)) : largest;
 }
 
 typedef struct {
@@ -119,10 +128,11 @@ static int leave_out_wide(Session *session, float *const *h, Selection *selectio
         return error_memory(session->err, "the selection of weights");
     for (int t = 0; t < n; t++)
         total += program_weight(session->program, selection->weight[t])->count;
+    double typical[] = {0, typical_importance(session, selection, h)};
     for (int by_importance = 0; by_importance < 2; by_importance++) {
         for (int t = 0; t < n; t++) {
             int w = selection->weight[t];
-            sorted[t] = (Reach){reach(session, h, w, by_importance),
+            sorted[t] = (Reach){reach(session, h, w, typical[by_importance]),
                                 program_weight(session->program, w)->count};
         }
         qsort(sorted, (size_t)n, sizeof *sorted, compare_reach);
@@ -134,7 +144,7 @@ static int leave_out_wide(Session *session, float *const *h, Selection *selectio
         for (int t = 0; t < n; t++) {
             int w = selection->weight[t];
             if ((double)program_weight(session->program, w)->count < WIDE_SHARE * (double)total &&
-                reach(session, h, w, by_importance) > most) {
+                reach(session, h, w, typical[by_importance]) > most) {
                 selection->coded[w] = false;
                 selection->reason[w] = "its range is too wide for the grid";
             }
@@ -237,8 +247,7 @@ int select_weights(Session *session, float *const *h, const char *source, Select
             pages_forget(h[w], bytes);
             selection->reason[w] = source;
         } else {
-            double size = mean_square(weight->data, weight->count);
-            float each = (float)(size > 0 ? UNMEASURED_CAUTION * typical / size : 0);
+            float each = (float)importance_of(weight, h[w], typical);
             for (int64_t i = 0; i < weight->count; i++)
                 importance[offset[t] + (size_t)i] = each;
             selection->reason[w] = unmeasured_reason(session, weight, h[w] != NULL);
