@@ -173,10 +173,28 @@ def compresses(work):
     assert refused.returncode == 1 and "keep or small" in refused.stderr and not (work / "no.onnx").exists()
 
 
+def strips(work):
+    """Traces that an exporter wrote beside nodes go, in bodies too; what the model says of itself stays."""
+    branches = [helper.make_graph([helper.make_node("MatMul", ["x", "w"], [f"y{k}"], doc_string="the trace")], "b", [],
+                                  [helper.make_tensor_value_info(f"y{k}", T.FLOAT, None)]) for k in range(2)]
+    node = helper.make_node("If", ["on"], ["y"], then_branch=branches[0], else_branch=branches[1], name="a name")
+    path = save(work, "traced", [node], {"w": floats(6, 64), "on": np.array(True)})
+    model = onnx.load(path)
+    for carries in (model.graph.node[0], node.attribute[0].g, model.graph.node[0].attribute[0].g.node[0],
+                    model.graph.initializer[0], model.graph):
+        helper.set_model_props(carries, {"stack": "the trace"})
+    helper.set_model_props(model, {"classes": "all of them"})
+    onnx.save(model, path)
+    subprocess.run([PROGRAM, "compress", path, "-o", work / "stripped.onnx", "--quiet"], check=True, capture_output=True)
+    made = (work / "stripped.onnx").read_bytes()
+    assert b"the trace" in path.read_bytes() and b"the trace" not in made
+    assert b"a name" in made and b"all of them" in made
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for test in (folds, shortens, compresses):
+        for test in (folds, shortens, strips, compresses):
             test(work)
             print(test.__name__, "ok")
 

@@ -247,6 +247,8 @@ static int rewrite_copy(Compression *c, Model **copy)
     if (!rc && strcmp((*copy)->sha256, s->model->sha256) != 0)
         rc = error_set(s->err, ONNXPRESS_IO, "%s: changed while it was being compressed",
                        s->model->path);
+    if (!rc)
+        rewrite_strip(*copy);
     if (!rc && s->folded)
         rc = rewrite_fold(*copy, &folded, s->err);
     if (!rc && c->stream.on)

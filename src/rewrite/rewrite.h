@@ -62,6 +62,9 @@ int rewrite_lift_check(Model *model, Error *err);
  * all their tensors are float32 initializers or Constant nodes of their own. Weights keep their names,
  * the new bias has that of the normalization's; the answers differ by rounding alone. *folded: how many. */
 int rewrite_fold(Model *model, int *folded, Error *err);
+/* Drops what exporters note down beside nodes and initializers (stack traces, often more bytes than
+ * the graph): doc strings and metadata_props, in bodies too. Those of the model itself stay. */
+void rewrite_strip(Model *model);
 /* Short names, and nothing that inference does without (shorten.c says what goes): for the last
  * bytes, after rewrite_apply. name[k] becomes what a value of that name is called now. */
 int rewrite_shorten(Model *model, const char **name, size_t n, Error *err);

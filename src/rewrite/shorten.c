@@ -165,6 +165,38 @@ static bool holds_bodies(const Onnx__NodeProto *node)
     return false;
 }
 
+static void strip_graph(Onnx__GraphProto *graph);
+
+/* Bodies too, as deep as the file's nesting, which loading bounds. */
+static void strip_node(Onnx__NodeProto *node)
+{
+    node->doc_string = NULL;
+    node->n_metadata_props = 0;
+    for (size_t k = 0; k < node->n_attribute; k++) {
+        const Onnx__AttributeProto *attribute = node->attribute[k];
+        if (attribute->g)
+            strip_graph(attribute->g);
+        for (size_t i = 0; i < attribute->n_graphs; i++)
+            strip_graph(attribute->graphs[i]);
+    }
+}
+
+static void strip_graph(Onnx__GraphProto *graph)
+{
+    for (size_t i = 0; i < graph->n_node; i++)
+        strip_node(graph->node[i]);
+    for (size_t i = 0; i < graph->n_initializer; i++) {
+        graph->initializer[i]->doc_string = NULL;
+        graph->initializer[i]->n_metadata_props = 0;
+    }
+    graph->n_metadata_props = 0;
+}
+
+void rewrite_strip(Model *model)
+{
+    strip_graph(model->proto->graph);
+}
+
 static bool shorten_node(Shorten *s, Onnx__NodeProto *node)
 {
     bool fine = true;
@@ -174,8 +206,6 @@ static bool shorten_node(Shorten *s, Onnx__NodeProto *node)
         fine &= rename_one(s, &node->output[k]);
     if (!holds_bodies(node)) /* values in a body may be known by its holder's name */
         node->name = NULL;
-    node->doc_string = NULL;
-    node->n_metadata_props = 0;
     drop_defaults(node);
     return fine;
 }
@@ -185,11 +215,8 @@ static bool shorten_graph(Shorten *s, Onnx__GraphProto *graph)
     bool fine = true;
     for (size_t i = 0; i < graph->n_node; i++)
         fine &= shorten_node(s, graph->node[i]);
-    for (size_t i = 0; i < graph->n_initializer; i++) {
+    for (size_t i = 0; i < graph->n_initializer; i++)
         fine &= rename_one(s, &graph->initializer[i]->name);
-        graph->initializer[i]->doc_string = NULL;
-        graph->initializer[i]->n_metadata_props = 0;
-    }
     for (size_t i = 0; i < graph->n_sparse_initializer; i++)
         if (graph->sparse_initializer[i]->values)
             fine &= rename_one(s, &graph->sparse_initializer[i]->values->name);
@@ -198,7 +225,7 @@ static bool shorten_graph(Shorten *s, Onnx__GraphProto *graph)
     for (size_t i = 0; i < graph->n_output; i++)
         graph->output[i]->doc_string = NULL;
     graph->doc_string = NULL;
-    graph->n_value_info = graph->n_quantization_annotation = graph->n_metadata_props = 0;
+    graph->n_value_info = graph->n_quantization_annotation = 0;
     return fine;
 }
 
@@ -210,6 +237,7 @@ int rewrite_shorten(Model *model, const char **name, size_t n, Error *err)
     if (!status && rewrite_is_ours(model, NULL, NULL))
         status = metadata_read(model, scratch, &metadata, err);
     Shorten s = {.model = model, .scratch = scratch, .prefix = metadata.prefix};
+    rewrite_strip(model);
     bool fine = !status && (s.kept = name_table_create(scratch)) &&
                 (s.given = name_table_create(scratch)) &&
                 keep_names(&s, model->proto->graph) && shorten_graph(&s, model->proto->graph);
