@@ -154,6 +154,26 @@ def mostly_unused(work):
     check("mostly unused: both coded", treatment.get("w") == treatment.get("v") == "coded", report)
 
 
+def nothing_to_find(work):
+    """Samples without anything to find, as most recordings have no wake word, do not make the model deaf."""
+    model = work / "deaf.onnx"
+    w, v = normal(64, 64), np.abs(normal(64, 1)) * 4
+    save(model,
+         [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["b"]),
+          helper.make_node("MatMul", ["b", "v"], ["z"]), helper.make_node("Add", ["z", "low"], ["l"]),
+          helper.make_node("Sigmoid", ["l"], ["y"])],
+         [("x", TensorProto.FLOAT, ["N", 64])], [("y", TensorProto.FLOAT, ["N", 1])],
+         {"w": w, "v": v, "low": np.float32([-12])})
+    quiet, loud = (RNG.standard_normal((100, 64)).astype(np.float32) * size for size in (0.1, 1.2))
+    np.save(work / "quiet.npy", quiet)
+    report = compress(model, "--calib", work / "quiet.npy")
+    check("nothing to find: said", any("nearly the same" in w for w in report["warnings"]), report)
+    check("nothing to find: hears", error(model, {"x": loud}) < 0.1, error(model, {"x": loud}))
+    np.save(work / "both.npy", np.concatenate([quiet, loud])[RNG.permutation(200)])
+    report = compress(model, "--calib", work / "both.npy")
+    check("something to find: no warning", not report["warnings"], report["warnings"])
+
+
 def batch_of_one(work):
     """A graph that declares a free batch but mixes its samples is run one at a time."""
     model = work / "one.onnx"
@@ -224,7 +244,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out,
-                     mostly_unused):
+                     mostly_unused, nothing_to_find):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

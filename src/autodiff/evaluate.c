@@ -188,6 +188,41 @@ double answers_variance(const Answers *answers, int output)
     return answers->variance[output];
 }
 
+/* The elements of a sample of output `output`; 0: there are none, or not as many in each. */
+static int64_t sample_elements(const Answers *answers, int output)
+{
+    int64_t each = 0;
+    for (int64_t b = 0; b < answers->n_blocks; b++) {
+        int64_t count = 0, samples = block_samples(answers, b);
+        shape_count(&answers->shape[b * answers->n_outputs + output], &count);
+        if (count % samples || (b > 0 && count / samples != each))
+            return 0;
+        each = count / samples;
+    }
+    return each;
+}
+
+double answers_variation(const Answers *answers, int output)
+{
+    int64_t each = sample_elements(answers, output);
+    double *sum = each > 0 && answers->n > 1 ? calloc((size_t)each, 2 * sizeof *sum) : NULL;
+    if (!sum)
+        return NAN;
+    double *sum2 = sum + each, total = 0, n = (double)answers->n;
+    for (int64_t k = 0; k < answers->n; k++) {
+        int64_t b = k / answers->block;
+        const real *x = answers->answer[b * answers->n_outputs + output] + k % answers->block * each;
+        for (int64_t i = 0; i < each; i++) {
+            sum[i] += (double)x[i];
+            sum2[i] += (double)x[i] * (double)x[i];
+        }
+    }
+    for (int64_t i = 0; i < each; i++)
+        total += fmax(0, sum2[i] / n - sum[i] / n * (sum[i] / n));
+    free(sum);
+    return total / (double)each;
+}
+
 bool answers_sum_to_one(const Answers *answers, int output)
 {
     for (int64_t b = 0; b < answers->n_blocks; b++) {

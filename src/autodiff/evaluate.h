@@ -27,6 +27,9 @@ void answers_free(Answers *answers); /* NULL is allowed */
 /* The shape of output `output` for the first block, and mean and variance of its elements. */
 const Shape *answers_shape(const Answers *answers, int output);
 double answers_variance(const Answers *answers, int output);
+/* The mean over a sample's elements of their variance from sample to sample; NaN where that cannot be
+ * said (one sample, or samples of different size). */
+double answers_variation(const Answers *answers, int output);
 bool answers_sum_to_one(const Answers *answers, int output); /* every row: output_sums_to_one */
 int64_t answers_samples(const Answers *answers);
 size_t answers_bytes(const Answers *answers); /* that are kept */

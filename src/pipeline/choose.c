@@ -9,7 +9,7 @@
 #include "entropy/entropy.h"
 #include "pipeline/sensitive.h"
 
-/* With made-up data: no step above so many. */
+/* Where the data prove little: no step above so many root mean squares. */
 #define DOUBTFUL_STEP 0.25
 
 /* The finest grid tried has this many cells over the largest weight. */

@@ -14,6 +14,10 @@
 
 /* Weights up to which a load decodes fast enough for form function (some 5 s). */
 #define FUNCTION_WEIGHTS 30000000
+/* An output is nearly constant where its elements vary from sample to sample by this share of their
+ * variance, or, probabilities, by a hundredth (squared). */
+#define CONSTANT_SHARE 1e-3
+#define CONSTANT_PROBABILITY 1e-4
 /* Rounds of a goal on size: each corrects the estimate by the bytes really written. */
 #define SIZE_ROUNDS 4
 #define SIZE_TOLERANCE 0.002
@@ -196,10 +200,40 @@ static void fill_choose(Compression *c)
                               .size_correction = 1};
 }
 
+/* Whether an output says nearly the same of every sample, as a detector does where nothing is to be
+ * found: a file that says so whatever it is given would meet any goal. */
+static bool is_constant(const Compression *c, int output)
+{
+    double variation = answers_variation(c->answers, output);
+    OutputKind kind = c->session.kind[output];
+    if (kind == OUTPUT_PROBABILITIES || kind == OUTPUT_BERNOULLI)
+        return variation < CONSTANT_PROBABILITY;
+    return variation <= CONSTANT_SHARE * answers_variance(c->answers, output);
+}
+
+/* Goals on answers that prove little bound the steps. */
+static int find_doubt(Compression *c)
+{
+    Session *s = &c->session;
+    OnnxPressGoal goal = s->options->goal;
+    int n = program_outputs(s->program), constant = 0;
+    if (!c->answers || goal_is_size(goal) || goal == ONNXPRESS_GOAL_STEP)
+        return ONNXPRESS_OK;
+    for (int o = 0; o < n; o++)
+        constant += is_constant(c, o);
+    c->choose.cautious = c->random || constant == n;
+    if (c->random || constant < n)
+        return ONNXPRESS_OK;
+    return session_warn(s, "the model answers nearly the same on all samples that the goal is "
+                           "measured on, which says little about other answers: rounding stays "
+                           "cautious; give samples with different answers");
+}
+
 static int prune(Compression *c)
 {
     fill_choose(c);
-    return prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
+    int rc = find_doubt(c);
+    return rc ? rc : prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
 
 
