@@ -111,6 +111,28 @@ START_TEST(describes)
 }
 END_TEST
 
+/* Scores that are moved beside other numbers, and a gate that is multiplied. */
+START_TEST(scores_are_seen_through_what_moves_them)
+{
+    for (int gated = 0; gated < 2; gated++) {
+        Net net;
+        Tiny *t = net_begin(&net, 13);
+        tiny_input(t, "x", DTYPE_FLOAT, "[-1,3]");
+        tiny_reals(t, "a", "[3,2]", NULL);
+        tiny_node(t, "MatMul", "x a", "y", NULL);
+        tiny_node(t, "Sigmoid", "y", "s", NULL);
+        tiny_node(t, gated ? "Mul" : "Transpose", gated ? "y s" : "s", "m", NULL);
+        tiny_node(t, "Transpose", gated ? "m" : "y", "n", NULL);
+        tiny_node(t, "Concat", gated ? "n n" : "n m", "z", "axis=0");
+        tiny_output(t, "z");
+        net_build(&net);
+        ck_assert_str_eq(program_output(net.program, 0)->made_by, "Concat");
+        ck_assert(program_output(net.program, 0)->scored == !gated);
+        net_free(&net);
+    }
+}
+END_TEST
+
 START_TEST(gradients_repeat)
 {
     Net net;
@@ -724,6 +746,7 @@ int main(void)
     TCase *program = tcase_create("program"), *exec = tcase_create("run"),
           *square = tcase_create("square");
     tcase_add_test(program, describes);
+    tcase_add_test(program, scores_are_seen_through_what_moves_them);
     tcase_add_test(program, unsupported_is_named);
     tcase_add_test(program, dead_nodes_are_skipped);
     tcase_add_test(program, steering_is_found);

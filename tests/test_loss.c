@@ -258,7 +258,7 @@ END_TEST
 static Distance distance(OutputKind kind, Shape shape, const real *a, const real *b)
 {
     Distance d = {0};
-    loss_distance(kind, &shape, a, b, &d);
+    loss_distance(kind, &shape, 1, a, b, &d);
     return d;
 }
 
@@ -331,10 +331,33 @@ START_TEST(distance_of_coins_and_values)
     ck_assert_double_eq_tol(d.sum, 2.15, 1e-6);
     ck_assert_double_eq_tol(d.sum2, 0.0625 + 0.81 + 1, 1e-6);
     ck_assert(d.kl == 0 && d.entropy == 0 && d.same_top1 == 0);
-    loss_distance(OUTPUT_VALUES, &(Shape){1, {4}}, a, b, &d);
+    ck_assert_int_eq(d.samples, 1);
+    ck_assert_double_eq_tol(d.squared2, pow((0.0625 + 0.25) / 4, 2), 1e-7);
+    loss_distance(OUTPUT_VALUES, &(Shape){1, {4}}, 1, a, b, &d);
     ck_assert_double_eq_tol(d.squared, 2 * (0.0625 + 0.25), 1e-7);
     ck_assert_double_eq_tol(d.max_error, 0.5, 1e-7);
     ck_assert_int_eq(d.elements, 8);
+    ck_assert_int_eq(d.samples, 2);
+}
+END_TEST
+
+/* Rows of one sample count as one for the error of the mean. */
+START_TEST(distance_of_samples)
+{
+    const real a[6] = {0.25f, 0.9f, 1, 0, 0.5f, 0.5f}, b[6] = {0.5f, 0.4f, 1, 0, 0.25f, 0.5f};
+    const Shape shape = {2, {3, 2}};
+    double kl[3];
+    Distance all = {0}, odd = {0};
+    for (int s = 0; s < 3; s++)
+        kl[s] = distance(OUTPUT_BERNOULLI, (Shape){2, {1, 2}}, a + 2 * s, b + 2 * s).kl / 2;
+    loss_distance(OUTPUT_BERNOULLI, &shape, 3, a, b, &all);
+    ck_assert_int_eq(all.samples, 3);
+    ck_assert_double_eq_tol(all.kl, 2 * (kl[0] + kl[1] + kl[2]), 1e-12);
+    ck_assert_double_eq_tol(all.kl2, kl[0] * kl[0] + kl[1] * kl[1] + kl[2] * kl[2], 1e-12);
+    ck_assert_double_eq_tol(all.squared2, pow(0.3125 / 2, 2) + pow(0.0625 / 2, 2), 1e-7);
+    loss_distance(OUTPUT_BERNOULLI, &shape, 4, a, b, &odd);
+    ck_assert_int_eq(odd.samples, 1);
+    ck_assert_double_eq_tol(odd.kl, all.kl, 1e-12);
 }
 END_TEST
 
@@ -456,6 +479,7 @@ int main(void)
     TCase *distances = tcase_create("distances");
     tcase_add_test(distances, distance_of_distributions);
     tcase_add_test(distances, distance_of_coins_and_values);
+    tcase_add_test(distances, distance_of_samples);
     tcase_add_test(distances, certainty_and_its_opposite_are_finite);
     tcase_add_test(distances, what_is_not_finite_is_infinitely_far);
     suite_add_tcase(suite, distances);

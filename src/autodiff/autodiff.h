@@ -50,6 +50,7 @@ typedef struct {
     const char *name;
     int dtype;
     const char *made_by; /* op type that makes it, through Identity/Dropout/Cast/Reshape/Flatten; "" for none */
+    bool scored; /* holds what Sigmoid or Softmax makes, moved there: a detector's boxes beside their scores */
 } ProgramOutput;
 
 int program_build(Model *model, Program **program, Error *err);

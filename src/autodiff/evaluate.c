@@ -254,8 +254,8 @@ double answers_entropy(const Answers *answers, int output, OutputKind kind)
     Distance sum = {0};
     for (int64_t b = 0; b < answers->n_blocks; b++) {
         size_t slot = (size_t)(b * answers->n_outputs + output);
-        loss_distance(kind, &answers->shape[slot], answers->answer[slot], answers->answer[slot],
-                      &sum);
+        loss_distance(kind, &answers->shape[slot], block_samples(answers, b),
+                      answers->answer[slot], answers->answer[slot], &sum);
     }
     return sum.rows ? sum.entropy / (double)sum.rows : 0;
 }
@@ -306,7 +306,8 @@ static int compare_block(void *context, void *state, const Block *block, Error *
                 converted[i] = (real)value->i[i];
             small = converted;
         }
-        loss_distance(c->kind[o], &value->shape, answers->answer[slot], small, &c->distance[slot]);
+        loss_distance(c->kind[o], &value->shape, block->n, answers->answer[slot], small,
+                      &c->distance[slot]);
         if (o == 0 && c->label)
             c->correct[block->number] = block_correct(answers, block->number, small, c->label);
         free(converted);

@@ -105,6 +105,8 @@ int program_mark_steering(Program *program, Error *err);
 /* From the inputs of loops' bodies back to where they come from; true when that changes something. */
 bool program_steer_rounds(const Program *program, bool *steers);
 int program_trace(Program *program, Error *err);
+/* Whether elements of a value are what Sigmoid or Softmax makes, brought there by ops that only move. */
+int program_is_scored(const Program *program, int value, bool *scored, Error *err);
 /* From the weights whose gradients are wanted on to all that these depend on. */
 void program_spread_needs(const Program *program, bool *needs);
 const char *step_name(const Onnx__NodeProto *proto);

@@ -235,10 +235,8 @@ static void coin_distance(double p, double q, Distance *d)
 {
     double rest = p < 1 ? 1 - p : 0.0;
     d->entropy -= log_ratio(p, 1) + log_ratio(rest, 1);
-    double kl =
+    d->kl +=
         fmax(0.0, log_ratio(p, fmax(q, FLT_MIN)) + log_ratio(rest, fmax(1 - q, BERNOULLI_REST)));
-    d->kl += kl;
-    d->kl2 += kl * kl;
     d->same_top1 += (p > 0.5) == (q > 0.5);
 }
 
@@ -260,9 +258,7 @@ static void row_distance(OutputKind kind, const OutputLayout *layout, const real
         kl += p * (log_p - log_q);
         d->entropy -= p * log_p;
     }
-    kl = fmax(0.0, kl);
-    d->kl += kl;
-    d->kl2 += kl * kl;
+    d->kl += fmax(0.0, kl);
     d->same_top1 += top_a == top_b;
 }
 
@@ -278,43 +274,55 @@ static bool row_finite(const OutputLayout *layout, const real *z)
 void distance_add(Distance *sum, const Distance *part)
 {
     sum->kl += part->kl;
-    sum->kl2 += part->kl2;
     sum->entropy += part->entropy;
     sum->squared += part->squared;
+    sum->kl2 += part->kl2;
+    sum->squared2 += part->squared2;
     sum->max_error = fmax(sum->max_error, part->max_error);
     sum->sum += part->sum;
     sum->sum2 += part->sum2;
+    sum->samples += part->samples;
     sum->rows += part->rows;
     sum->elements += part->elements;
     sum->same_top1 += part->same_top1;
 }
 
-void loss_distance(OutputKind kind, const Shape *shape, const real *original, const real *small,
-                   Distance *add_to)
+/* Rows [first, end) as one sample. */
+static void sample_distance(OutputKind kind, const OutputLayout *layout, int64_t first, int64_t end,
+                            const real *original, const real *small, Distance *sum)
 {
-    OutputLayout layout = output_layout(kind, shape);
-    Distance d = {0};
-    for (int64_t r = 0; r < layout.rows; r++) {
-        int64_t start = row_start(&layout, r);
+    Distance d = {.samples = 1, .rows = end - first, .elements = (end - first) * layout->classes};
+    for (int64_t r = first; r < end; r++) {
+        int64_t start = row_start(layout, r);
         const real *a = original + start, *b = small + start;
-        if (!row_finite(&layout, a) || !row_finite(&layout, b)) {
+        if (!row_finite(layout, a) || !row_finite(layout, b)) {
             d.kl = d.squared = d.max_error = INFINITY;
             continue;
         }
-        for (int64_t c = 0; c < layout.classes; c++) {
-            double x = (double)a[c * layout.class_stride];
-            double error = (double)b[c * layout.class_stride] - x;
+        for (int64_t c = 0; c < layout->classes; c++) {
+            double x = (double)a[c * layout->class_stride];
+            double error = (double)b[c * layout->class_stride] - x;
             d.squared += error * error;
             d.max_error = fmax(d.max_error, fabs(error));
             d.sum += x;
             d.sum2 += x * x;
         }
         if (is_distribution(kind))
-            row_distance(kind, &layout, a, b, &d);
+            row_distance(kind, layout, a, b, &d);
         else if (kind == OUTPUT_BERNOULLI)
             coin_distance((double)*a, (double)*b, &d);
     }
-    d.rows = layout.rows;
-    d.elements = layout.rows * layout.classes;
-    distance_add(add_to, &d);
+    double kl = d.kl / (double)d.rows, squared = d.squared / (double)d.elements;
+    d.kl2 = kl * kl;
+    d.squared2 = squared * squared;
+    distance_add(sum, &d);
+}
+
+void loss_distance(OutputKind kind, const Shape *shape, int64_t n, const real *original,
+                   const real *small, Distance *add_to)
+{
+    OutputLayout layout = output_layout(kind, shape);
+    int64_t rows = n > 0 && layout.rows % n == 0 ? layout.rows / n : layout.rows;
+    for (int64_t first = 0; first < layout.rows; first += rows)
+        sample_distance(kind, &layout, first, first + rows, original, small, add_to);
 }

@@ -86,18 +86,20 @@ void loss_curvature(OutputKind kind, bool log_softmax, const Value *output, doub
 /* Sums over a batch of what distances and entropies need. */
 typedef struct {
     double kl;          /* sum over rows, nats */
-    double kl2;         /* sum over rows of its square, for the error of the mean */
     double entropy;     /* of the original's answer, sum over rows, nats */
     double squared;     /* sum of squared differences */
+    /* Sums over samples of the squares of a sample's mean KL a row and mean squared difference an
+     * element, for the errors of the means: rows of one sample are wrong together. */
+    double kl2, squared2;
     double max_error;   /* largest absolute difference */
     double sum, sum2;   /* of the original's elements, for the variance */
-    int64_t rows, elements, same_top1; /* same_top1: rows whose largest class agrees (Bernoulli:
+    int64_t samples, rows, elements, same_top1; /* same_top1: rows whose largest class agrees (Bernoulli:
                                           the same side of 1/2; values: 0) */
 } Distance;
 void distance_add(Distance *sum, const Distance *part);
 /* A row that is not finite in either answer counts as an infinite KL and error. For values kl and
- * entropy stay 0 otherwise. */
-void loss_distance(OutputKind kind, const Shape *shape, const real *original, const real *small,
-                   Distance *add_to);
+ * entropy stay 0 otherwise. An output whose rows do not divide by n counts as one sample. */
+void loss_distance(OutputKind kind, const Shape *shape, int64_t n, const real *original,
+                   const real *small, Distance *add_to);
 
 #endif

@@ -373,10 +373,13 @@ static int describe_ends(Program *program, Error *err)
         ProgramInput declared = {0};
         declared_type(proto->output[k], &declared);
         program->output_value[program->n_outputs] = v;
-        program->outputs[program->n_outputs++] =
-            (ProgramOutput){.name = program->graph->values[v].name,
-                            .dtype = declared.dtype,
-                            .made_by = maker(program, v)};
+        ProgramOutput *output = &program->outputs[program->n_outputs++];
+        *output = (ProgramOutput){.name = program->graph->values[v].name,
+                                  .dtype = declared.dtype,
+                                  .made_by = maker(program, v)};
+        int status = program_is_scored(program, v, &output->scored, err);
+        if (status)
+            return status;
     }
     return ONNXPRESS_OK;
 }

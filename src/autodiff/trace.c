@@ -2,6 +2,7 @@
 #include "autodiff/internal.h"
 #include "ops/control.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Whether a cast makes integers (what flows on from it is a shape, an index or a choice) or small
@@ -190,6 +191,34 @@ void program_spread_needs(const Program *program, bool *needs)
                     needs[step->out[k]] = true;
         }
     }
+}
+
+int program_is_scored(const Program *program, int value, bool *scored, Error *err)
+{
+    static const char *const makers[] = {"Sigmoid", "Softmax"};
+    static const char *const movers[] = {"Cast",    "Concat", "Flatten",   "Gather",
+                                         "Identity", "Reshape", "Slice",   "Split",
+                                         "Squeeze", "Transpose", "Unsqueeze"};
+    bool *moved = calloc((size_t)program->graph->n_values + 1, sizeof *moved);
+    if (!moved)
+        return error_memory(err, "the program");
+    moved[value] = true;
+    for (int s = program->n_steps - 1; s >= 0 && !*scored; s--) {
+        const Step *step = &program->steps[s];
+        const char *type = step_type(step->op.proto);
+        bool reached = false;
+        for (int k = 0; k < step->op.n_out; k++)
+            reached |= step->out[k] >= 0 && moved[step->out[k]];
+        if (!reached)
+            continue;
+        *scored = NAME_IN(type, makers);
+        int n = !NAME_IN(type, movers) ? 0 : strcmp(type, "Concat") ? 1 : step->op.n_in;
+        for (int k = 0; k < n; k++)
+            if (step->in[k] >= 0)
+                moved[step->in[k]] = true;
+    }
+    free(moved);
+    return ONNXPRESS_OK;
 }
 
 int program_trace(Program *program, Error *err)

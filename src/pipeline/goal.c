@@ -11,15 +11,20 @@
 #define DEFAULT_KL_FLOOR 1e-5
 /* Standard errors above the mean: one side, 95 %. */
 #define CONFIDENCE 1.645
-/* For plain values: share of the output's variance. */
+/* For plain values: share of the output's variance; less where scores are among them, which few of
+ * the elements decide on and thresholds read. */
 #define DEFAULT_ERROR 0.01
+#define DEFAULT_SCORED_ERROR 0.001
 
 double goal_limit(const Session *session, const Answers *answers, int output)
 {
     const OnnxPressOptions *options = session->options;
     OutputKind kind = session->kind[output];
+    if (kind == OUTPUT_VALUES && options->goal == ONNXPRESS_GOAL_MAX_ERROR)
+        return options->goal_value;
     if (kind == OUTPUT_VALUES)
-        return options->goal == ONNXPRESS_GOAL_MAX_ERROR ? options->goal_value : DEFAULT_ERROR;
+        return program_output(session->program, output)->scored ? DEFAULT_SCORED_ERROR
+                                                                : DEFAULT_ERROR;
     if (options->goal == ONNXPRESS_GOAL_MAX_KL)
         return options->goal_value;
     double entropy = answers_entropy(answers, output, kind);
@@ -58,15 +63,14 @@ const char *goal_text(Session *session, const Answers *answers)
     return text;
 }
 
-/* The upper end of what the mean over rows may be, given how few were seen: a goal just met on some
- * hundred samples would be missed on others half of the time. */
-static double mean_kl(const Distance *d)
+/* The upper end of what a mean may be, given how few samples were seen and the sum of their squares:
+ * a goal just met on some hundred samples would be missed on others half of the time. */
+static double upper_mean(double mean, double squares, int64_t samples)
 {
-    double n = (double)d->rows, mean = d->kl / n;
-    if (d->rows < 2)
+    double n = (double)samples;
+    if (samples < 2)
         return mean;
-    double variance = fmax(0, d->kl2 / n - mean * mean) / (n - 1);
-    return mean + CONFIDENCE * sqrt(variance);
+    return mean + CONFIDENCE * sqrt(fmax(0, squares / n - mean * mean) / (n - 1));
 }
 
 double goal_excess(const Session *session, const Answers *answers, const Distance *distance,
@@ -81,9 +85,10 @@ double goal_excess(const Session *session, const Answers *answers, const Distanc
         const Distance *d = &distance[o];
         double excess = 0;
         if (session->kind[o] != OUTPUT_VALUES && d->rows)
-            excess = mean_kl(d) / goal_limit(session, answers, o);
+            excess = upper_mean(d->kl / (double)d->rows, d->kl2, d->samples) /
+                     goal_limit(session, answers, o);
         else if (session->kind[o] == OUTPUT_VALUES && d->squared > 0)
-            excess = d->squared / (double)d->elements /
+            excess = upper_mean(d->squared / (double)d->elements, d->squared2, d->samples) /
                      (goal_limit(session, answers, o) * session->variance[o]);
         /* What is no number is no answer either. */
         most = excess >= 0 ? fmax(most, excess) : INFINITY;

@@ -9,8 +9,10 @@
  * ones of its size: nobody has looked at what it does. */
 #define UNMEASURED_CAUTION 4.0
 
-/* So many times the range of the median weight, in tensors of at most this share of all weights. */
-#define WIDE 64.0
+/* So many times the range that this share of the weights stays within, in tensors of at most that share
+ * of all weights. Not the median: where the largest layers hardly matter, all others would seem wide. */
+#define WIDE 16.0
+#define WITHIN 0.9
 #define WIDE_SHARE 0.01
 
 const char *select_exact_reason(const Weight *weight)
@@ -136,11 +138,11 @@ static int leave_out_wide(Session *session, float *const *h, Selection *selectio
                                 program_weight(session->program, w)->count};
         }
         qsort(sorted, (size_t)n, sizeof *sorted, compare_reach);
-        int64_t half = 0;
-        int median = 0;
-        while (median + 1 < n && (half += sorted[median].count) < total / 2)
-            median++;
-        double most = WIDE * sorted[median].reach;
+        int64_t below = 0;
+        int usual = 0;
+        while (usual + 1 < n && (double)(below += sorted[usual].count) < WITHIN * (double)total)
+            usual++;
+        double most = WIDE * sorted[usual].reach;
         for (int t = 0; t < n; t++) {
             int w = selection->weight[t];
             if ((double)program_weight(session->program, w)->count < WIDE_SHARE * (double)total &&
