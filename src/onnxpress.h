@@ -48,7 +48,7 @@ ONNXPRESS_API const char *onnxpress_version(void);
 typedef enum {
     ONNXPRESS_GOAL_DEFAULT,   /* KL <= 0.005 nats and <= a tenth of the original's mean output entropy,
                                  with 95 % confidence of the samples' mean; for plain values a
-                                 relative error <= 0.01, or 0.001 where scores are among them */
+                                 relative error <= 0.01, or 0.0001 where scores are among them */
     ONNXPRESS_GOAL_RATIO,     /* bytes of the original / bytes of the result */
     ONNXPRESS_GOAL_BITS,      /* bits of the result a weight, everything counted */
     ONNXPRESS_GOAL_MAX_KL,    /* nats, mean over samples (and positions) */

@@ -556,8 +556,22 @@ static int search_finer(Search *s, int first)
     for (size_t t = 0; t < n; t++)
         s->relative[t] *= finer[t];
     s->finer = finer;
+    Choice without = s->best;
+    memset(&s->best, 0, sizeof s->best);
     forget(s);
-    return search_scope(s);
+    rc = search_scope(s);
+    if (rc != ONNXPRESS_GOAL || first) {
+        choice_free(&without);
+        return rc;
+    }
+    /* The finest grid is no longer fine enough for the others. */
+    for (size_t t = 0; t < n; t++)
+        s->relative[t] /= finer[t];
+    s->finer = NULL;
+    choice_free(&s->best);
+    s->best = without;
+    *session->err = (Error){0};
+    return s->best.arena ? ONNXPRESS_OK : quantize_again(s, &s->best);
 }
 
 /* A goal on size is met by all: the one whose answers are nearest wins. Else the smaller. */

@@ -14,7 +14,7 @@
 /* For plain values: share of the output's variance; less where scores are among them, which few of
  * the elements decide on and thresholds read. */
 #define DEFAULT_ERROR 0.01
-#define DEFAULT_SCORED_ERROR 0.001
+#define DEFAULT_SCORED_ERROR 0.0001
 
 double goal_limit(const Session *session, const Answers *answers, int output)
 {

@@ -9,10 +9,12 @@
  * ones of its size: nobody has looked at what it does. */
 #define UNMEASURED_CAUTION 4.0
 
-/* So many times the range that this share of the weights stays within, in tensors of at most that share
- * of all weights. Not the median: where the largest layers hardly matter, all others would seem wide. */
-#define WIDE 16.0
-#define WITHIN 0.9
+/* So many times the range of the median weight, and of the one that this share of the weights stay
+ * within (where the largest layers hardly matter, all others are far above the median), in tensors of at
+ * most that share of all weights. */
+#define WIDE 64.0
+#define WIDE_BESIDE 6.0
+#define BESIDE 0.9
 #define WIDE_SHARE 0.01
 
 const char *select_exact_reason(const Weight *weight)
@@ -119,6 +121,15 @@ static int compare_reach(const void *a, const void *b)
     return (x->reach > y->reach) - (x->reach < y->reach);
 }
 
+static double reach_within(const Reach *sorted, int n, double weights)
+{
+    double below = 0;
+    int t = 0;
+    while (t + 1 < n && (below += (double)sorted[t].count) < weights)
+        t++;
+    return sorted[t].reach;
+}
+
 /* Small tensors with a range far beyond that of most weights (variances, often) would stretch the
  * grid over more cells than there can be: they stay exact. */
 static int leave_out_wide(Session *session, float *const *h, Selection *selection)
@@ -138,11 +149,8 @@ static int leave_out_wide(Session *session, float *const *h, Selection *selectio
                                 program_weight(session->program, w)->count};
         }
         qsort(sorted, (size_t)n, sizeof *sorted, compare_reach);
-        int64_t below = 0;
-        int usual = 0;
-        while (usual + 1 < n && (double)(below += sorted[usual].count) < WITHIN * (double)total)
-            usual++;
-        double most = WIDE * sorted[usual].reach;
+        double most = fmax(WIDE * reach_within(sorted, n, 0.5 * (double)total),
+                           WIDE_BESIDE * reach_within(sorted, n, BESIDE * (double)total));
         for (int t = 0; t < n; t++) {
             int w = selection->weight[t];
             if ((double)program_weight(session->program, w)->count < WIDE_SHARE * (double)total &&
