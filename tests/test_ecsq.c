@@ -84,16 +84,30 @@ static double entropy_bits(const Quantized *q, size_t n)
 
 static Ecsq begin(const QuantizeInput *in, double lambda, size_t levels, bool weighted)
 {
-    KMeansOrder *order;
     Ecsq e;
-    ck_assert(!quantize_kmeans_order(in, relative, weighted, &order, &error));
-    ck_assert(!ecsq_create(in, order, lambda, levels, arena, &e, &error));
-    bool has_zero = order->zeros > 0;
-    quantize_kmeans_order_free(order);
+    ck_assert(!ecsq_create(in, relative, weighted, lambda, levels, arena, &e, &error));
+    ck_assert_ptr_nonnull(e.cluster = arena_array(arena, N, sizeof *e.cluster));
     for (size_t j = 0; j < levels; j++)
         e.centre[j] = -3 + 6 * ((double)j + uniform01()) / (double)levels;
-    ecsq_start(&e, levels, has_zero);
+    ecsq_start(&e, levels, e.zeros > 0);
     return e;
+}
+
+static size_t tensor_of(size_t i)
+{
+    return i < offset[1] ? 0 : i < offset[2] ? 1 : 2;
+}
+
+/* As ecsq_internal.h says, in its own words; all ones where nothing weighs anything. */
+static double weight_of(size_t i, int spread)
+{
+    double r = (double)relative[tensor_of(i)];
+    return spread == NONE ? 1 : (double)h[i] * r * r;
+}
+
+static double value_of(size_t i)
+{
+    return (double)(w[i] / relative[tensor_of(i)]);
 }
 
 START_TEST(values_are_grouped_by_weight)
@@ -101,22 +115,70 @@ START_TEST(values_are_grouped_by_weight)
     for (int spread = 0; spread < N_SPREADS; spread++) {
         QuantizeInput in = random_input(spread, spread % 2);
         Ecsq e = begin(&in, 1, 5, true);
-        bool *seen = arena_array(arena, N, sizeof *seen);
-        ck_assert_uint_eq(e.start[ECSQ_GROUPS], e.n);
-        ck_assert_uint_eq(e.n + e.zeros, N); /* exact zeros are only counted */
-        for (size_t group = 0; group < ECSQ_GROUPS; group++)
-            for (size_t i = e.start[group]; i < e.start[group + 1]; i++) {
-                size_t from = e.index[i], t = from < offset[1] ? 0 : from < offset[2] ? 1 : 2;
-                double r = (double)relative[t];
-                double g = spread == NONE ? 1 : (double)h[from] * r * r;
-                ck_assert(!seen[from]);
-                seen[from] = true;
-                ck_assert(e.x[i] == w[from] / relative[t]);
-                ck_assert(e.g[i] == g);
-                ck_assert(i == e.start[group] || e.x[i] >= e.x[i - 1]);
-                ck_assert(group == ECSQ_GROUPS - 1 || e.g[i] <= 2 * e.g[e.start[group]]);
+        size_t n[ECSQ_GROUPS] = {0}, zeros = 0;
+        double least[ECSQ_GROUPS], most[ECSQ_GROUPS] = {0}, all = 0;
+        for (size_t i = 0; i < N; i++) {
+            double g = weight_of(i, spread);
+            ck_assert((double)ecsq_value(&e, tensor_of(i), i) == value_of(i));
+            ck_assert(ecsq_weight(&e, tensor_of(i), i) == g);
+            if (w[i] == 0) { /* exact zeros are only counted */
+                zeros++;
+                continue;
             }
+            size_t group = ecsq_group_of(&e, g);
+            least[group] = n[group]++ ? fmin(least[group], g) : g;
+            most[group] = fmax(most[group], g);
+            all = fmax(all, g);
+        }
+        ck_assert_uint_eq(e.zeros, zeros);
+        ck_assert_uint_eq(e.n, N - zeros);
+        ck_assert(most[0] == all);
+        for (size_t group = 0; group < ECSQ_GROUPS; group++) {
+            ck_assert_uint_eq(e.group[group].n, n[group]);
+            ck_assert(e.group[group].most == most[group]);
+            ck_assert(n[group] == 0 || group == ECSQ_GROUPS - 1 ||
+                      most[group] <= 2 * least[group]);
+            for (size_t other = group + 1; other < ECSQ_GROUPS && n[group]; other++)
+                ck_assert(n[other] == 0 || most[other] < least[group]);
+        }
     }
+}
+END_TEST
+
+/* What stands at every so manieth place of its group's ascending values. */
+START_TEST(samples_are_spread_over_each_group)
+{
+    static const size_t strides[] = {1, 2, 7, 100, N};
+    for (int spread = 0; spread < N_SPREADS; spread++)
+        for (size_t s = 0; s < sizeof strides / sizeof strides[0]; s++) {
+            QuantizeInput in = random_input(spread, spread % 2);
+            Ecsq e = begin(&in, 1, 5, true), sample;
+            size_t stride = strides[s], picked[ECSQ_GROUPS] = {0}, n[ECSQ_GROUPS] = {0};
+            KMeansOrder order;
+            ck_assert(!kmeans_order(&in, relative, true, &order, &error));
+            ck_assert(!ecsq_sample(&e, &order, stride, 5, arena, &sample, &error));
+            ck_assert_uint_eq(sample.zeros, (e.zeros + stride - 1) / stride);
+            for (size_t i = 0; i < order.n; i++) {
+                size_t group = ecsq_group_of(&e, kmeans_weight(&order, i));
+                n[group] += i != order.zero_at;
+            }
+            for (size_t i = 0; i < order.n; i++) {
+                size_t group = ecsq_group_of(&e, kmeans_weight(&order, i)), at = 0;
+                if (i == order.zero_at)
+                    continue;
+                size_t first = stride < n[group] ? stride / 2 : n[group] / 2;
+                bool due = picked[group]++ % stride == first;
+                for (size_t to = 0; to < sample.n && due; to++)
+                    at += (double)ecsq_value(&sample, 0, to) == (double)order.x[i] &&
+                          ecsq_weight(&sample, 0, to) == (double)order.weight[i];
+                ck_assert(!due || at > 0);
+            }
+            size_t all = 0;
+            for (size_t group = 0; group < ECSQ_GROUPS; group++)
+                all += (n[group] + stride - 1) / stride;
+            ck_assert_uint_eq(sample.n, all);
+            kmeans_order_free(&order);
+        }
 }
 END_TEST
 
@@ -132,14 +194,18 @@ START_TEST(each_value_goes_to_its_cheapest_centre)
                     double cost = ecsq_assign(&e);
                     double sum = e.zeros > 0 ? (double)e.zeros * e.rate[e.zero] : 0;
                     ck_assert((e.zeros > 0) == (zeros > 0));
-                    for (size_t i = 0; i < e.n; i++) {
-                        double best = INFINITY, x = (double)e.x[i];
+                    for (size_t i = 0; i < N; i++) {
+                        double best = INFINITY, x = value_of(i), g = weight_of(i, spread);
+                        if (w[i] == 0) { /* counted above */
+                            ck_assert_uint_eq(e.cluster[i], e.zero);
+                            continue;
+                        }
                         for (size_t j = 0; j < e.k; j++) {
                             double d = x - e.centre[j];
-                            best = fmin(best, e.g[i] * d * d + e.rate[j]);
+                            best = fmin(best, g * d * d + e.rate[j]);
                         }
                         size_t j = e.cluster[i];
-                        double d = x - e.centre[j], own = e.g[i] * d * d + e.rate[j];
+                        double d = x - e.centre[j], own = g * d * d + e.rate[j];
                         ck_assert_double_le(own, best + 1e-12 * best);
                         sum += own;
                     }
@@ -161,10 +227,13 @@ START_TEST(updates_are_means_and_shares)
         ecsq_assign(&e);
         double mean[40], weight[40] = {0}, sum[40] = {0}, plain[40] = {0};
         size_t count[40] = {0}, used = 0;
-        for (size_t i = 0; i < e.n; i++) {
-            weight[e.cluster[i]] += e.g[i];
-            sum[e.cluster[i]] += e.g[i] * (double)e.x[i];
-            plain[e.cluster[i]] += (double)e.x[i];
+        for (size_t i = 0; i < N; i++) {
+            double g = weight_of(i, spread);
+            if (w[i] == 0)
+                continue;
+            weight[e.cluster[i]] += g;
+            sum[e.cluster[i]] += g * value_of(i);
+            plain[e.cluster[i]] += value_of(i);
             count[e.cluster[i]]++;
         }
         for (size_t j = 0; j < e.k; j++) {
@@ -199,17 +268,14 @@ START_TEST(clusters_may_pass_meet_and_weigh_nothing)
     static const uint16_t cluster[8] = {3, 3, 1, 1, 2, 4, 0, 0};
     static const size_t at[2] = {0, 8};
     QuantizeInput in = {1, at, value, importance};
-    KMeansOrder *order;
     Ecsq e;
-    ck_assert(!quantize_kmeans_order(&in, NULL, true, &order, &error));
-    ck_assert(!ecsq_create(&in, order, 0.5, 6, arena, &e, &error));
-    quantize_kmeans_order_free(order);
+    ck_assert(!ecsq_create(&in, NULL, true, 0.5, 6, arena, &e, &error));
+    ck_assert_ptr_nonnull(e.cluster = arena_array(arena, 8, sizeof *e.cluster));
     static const double start[6] = {-1, 0.1, 1, 2, 3, 4};
     memcpy(e.centre, start, sizeof start);
     ecsq_start(&e, 6, true);
     ck_assert(e.zero == 1 && e.centre[1] == 0);
-    for (size_t i = 0; i < e.n; i++)
-        e.cluster[i] = cluster[e.index[i]];
+    memcpy(e.cluster, cluster, sizeof cluster);
     ecsq_update(&e);
     static const double centre[4] = {-3, 0, 1, 4}; /* of 3; of 1; of 2 and 4; of 0. 5 is empty */
     ck_assert_uint_eq(e.k, 4);
@@ -220,13 +286,13 @@ START_TEST(clusters_may_pass_meet_and_weigh_nothing)
     }
     /* The zero itself is passed. */
     for (size_t i = 0; i < 8; i++)
-        e.cluster[i] = value[e.index[i]] == 0 ? 1 : value[e.index[i]] > 0 ? 0 : 2;
+        e.cluster[i] = value[i] == 0 ? 1 : value[i] > 0 ? 0 : 2;
     ecsq_update(&e);
     ck_assert_uint_eq(e.k, 3);
     ck_assert_uint_eq(e.zero, 1);
     ck_assert(e.centre[0] == -3 && e.centre[1] == 0 && e.centre[2] == 2.2);
     for (size_t i = 0; i < 8; i++)
-        e.cluster[i] = value[e.index[i]] == 0 ? 1 : 0;
+        e.cluster[i] = value[i] == 0 ? 1 : 0;
     ecsq_update(&e);
     ck_assert_uint_eq(e.k, 2);
     ck_assert_uint_eq(e.zero, 0);
@@ -302,10 +368,8 @@ START_TEST(lambda_zero_is_kmeans)
                 }
         }
         ck_assert_uint_lt(far, N / 50);
-        KMeansOrder *order;
-        ck_assert(!quantize_kmeans_order(&in, NULL, true, &order, &error));
-        ck_assert(!quantize_kmeans(&in, order, 12, QUANTIZE_SCOPE_MODEL, arena, &best, &error));
-        quantize_kmeans_order_free(order);
+        ck_assert(
+            !quantize_kmeans(&in, NULL, 12, QUANTIZE_SCOPE_MODEL, true, arena, &best, &error));
         ck_assert_double_le(q.distortion, 1.2 * best.distortion);
     }
 }
@@ -369,19 +433,17 @@ START_TEST(beats_kmeans_and_the_grid_at_their_own_entropy)
     float step = 0.5f;
     double lambda = mean * (double)step * (double)step / 6 * log(2);
     Quantized grid, means, q = ecsq(&in, lambda, 64, QUANTIZE_SCOPE_MODEL, true);
-    KMeansOrder *order;
     for (size_t t = 0; t < TENSORS; t++)
         relative[t] = 1;
     ck_assert(
         !quantize_uniform(&in, step, relative, QUANTIZE_SCOPE_MODEL, true, arena, &grid, &error));
-    ck_assert(!quantize_kmeans_order(&in, NULL, true, &order, &error));
     double cost = q.distortion + lambda * entropy_bits(&q, N);
     ck_assert_double_lt(cost, grid.distortion + lambda * entropy_bits(&grid, N));
     for (int k = 2; k < 40; k++) {
-        ck_assert(!quantize_kmeans(&in, order, k, QUANTIZE_SCOPE_MODEL, arena, &means, &error));
+        ck_assert(
+            !quantize_kmeans(&in, NULL, k, QUANTIZE_SCOPE_MODEL, true, arena, &means, &error));
         ck_assert_double_lt(cost, means.distortion + lambda * entropy_bits(&means, N));
     }
-    quantize_kmeans_order_free(order);
 }
 END_TEST
 
@@ -475,6 +537,7 @@ int main(void)
     Suite *suite = suite_create("ecsq");
     TCase *steps = add_case(suite, "steps");
     tcase_add_test(steps, values_are_grouped_by_weight);
+    tcase_add_test(steps, samples_are_spread_over_each_group);
     tcase_add_test(steps, each_value_goes_to_its_cheapest_centre);
     tcase_add_test(steps, updates_are_means_and_shares);
     tcase_add_test(steps, clusters_may_pass_meet_and_weigh_nothing);

@@ -19,12 +19,16 @@ WORDS = 4 * (WIDE ** 2 - NARROW ** 2) * 2 # bytes of weights between the two
 ADAM = ("--importance", "adam", "--method", "uniform", "--step", "0.02", "--memory", "64M")
 LEAST = 1.9 # values and their importances: less, and they have not been there
 KMEANS = ("--importance", "adam", "--method", "kmeans", "--step", "16", "--memory", "64M")
+ECSQ = ("--importance", "adam", "--method", "ecsq", "--lambda", "1e-6", "--memory", "64M")
 # AddressSanitizer keeps a byte for every eight.
 MORE = 1.13 if b"__asan_init" in PROGRAM.read_bytes() else 1
 # What is measured, options after the data (None: no data), share of weights kept, most copies.
 CASES = (("adam, uniform", ADAM, 1, 3.0),
          ("adam, uniform, form function", (*ADAM, "--form", "function"), 1, 3.0),
-         ("adam, k-means, pruned", (*KMEANS, "--form", "lookup"), 0.1, 3.6),
+         ("adam, k-means, pruned", (*KMEANS, "--form", "lookup"), 0.1, 3.1),
+         ("adam, ecsq, pruned", (*ECSQ, "--form", "lookup"), 0.1, 3.1),
+         ("adam, k-means, all", (*KMEANS, "--form", "lookup"), 1, 5.0),
+         ("adam, ecsq, all", (*ECSQ, "--form", "lookup"), 1, 7.0),
          ("no data", None, 1, 3.0))
 
 

@@ -287,13 +287,11 @@ START_TEST(a_cell_without_importance_takes_the_plain_mean)
     ck_assert(close_to((double)q.centre[1], (10.0 + 10.25 + 10.4) / 3, 1e-6));
     static const float pair[5] = {10.0f, 10.25f, 10.4f, 1.5f, 1.5f};
     in.w = pair;
-    KMeansOrder *order;
-    ck_assert_int_eq(quantize_kmeans_order(&in, NULL, true, &order, &error), 0);
-    ck_assert_int_eq(quantize_kmeans(&in, order, 2, QUANTIZE_SCOPE_MODEL, arena, &q, &error), 0);
+    ck_assert_int_eq(quantize_kmeans(&in, NULL, 2, QUANTIZE_SCOPE_MODEL, true, arena, &q, &error),
+                     0);
     ck_assert_int_eq(q.levels, 2);
     ck_assert(q.centre[0] == 1.5f);
     ck_assert(close_to((double)q.centre[1], (10.0 + 10.25 + 10.4) / 3, 1e-6));
-    quantize_kmeans_order_free(order);
 }
 END_TEST
 
@@ -378,12 +376,9 @@ static double excess_over_optimum(size_t n, size_t k, bool weighted)
         pair[i][1] = weighted ? (double)h[i] : 1;
     }
     qsort(pair, n, sizeof *pair, ascending);
-    KMeansOrder *order;
     Quantized q;
-    ck_assert_int_eq(quantize_kmeans_order(&in, NULL, true, &order, &error), 0);
-    ck_assert_int_eq(quantize_kmeans(&in, order, (int)k, QUANTIZE_SCOPE_MODEL, arena, &q, &error),
-                     0);
-    quantize_kmeans_order_free(order);
+    ck_assert_int_eq(
+        quantize_kmeans(&in, NULL, (int)k, QUANTIZE_SCOPE_MODEL, true, arena, &q, &error), 0);
     check_result(&in, &q, QUANTIZE_SCOPE_MODEL);
     ck_assert_int_le(q.levels, (int)k);
     return (q.distortion + 1e-9) / (best_intervals(pair, n, k) + 1e-9) - 1;
@@ -424,12 +419,10 @@ START_TEST(kmeans_weighs_tensors_by_their_step)
                 pair[i][1] = (double)h[i] * (double)relative[t] * (double)relative[t];
             }
         qsort(pair, n, sizeof *pair, ascending);
-        KMeansOrder *order;
         Quantized q;
-        ck_assert_int_eq(quantize_kmeans_order(&in, relative, true, &order, &error), 0);
-        ck_assert_int_eq(
-            quantize_kmeans(&in, order, (int)k, QUANTIZE_SCOPE_TENSOR, arena, &q, &error), 0);
-        quantize_kmeans_order_free(order);
+        ck_assert_int_eq(quantize_kmeans(&in, relative, (int)k, QUANTIZE_SCOPE_TENSOR, true, arena,
+                                         &q, &error),
+                         0);
         check_result(&in, &q, QUANTIZE_SCOPE_TENSOR);
         ck_assert(q.distortion <= best_intervals(pair, n, k) * (1 + 1e-5) + 1e-9);
     }
@@ -441,12 +434,11 @@ START_TEST(kmeans_settles)
     for (int round = 0; round < 40; round++) {
         bool zeros = round % 2, weighted = round % 3 > 0;
         QuantizeInput in = random_input(300 + below(700), 1 + below(4), zeros);
-        KMeansOrder *order;
-        ck_assert_int_eq(quantize_kmeans_order(&in, NULL, weighted, &order, &error), 0);
         for (int k = 1; k <= 20; k += 1 + round % 6) {
             Quantized q;
             ck_assert_int_eq(
-                quantize_kmeans(&in, order, k, QUANTIZE_SCOPE_MODEL, arena, &q, &error), 0);
+                quantize_kmeans(&in, NULL, k, QUANTIZE_SCOPE_MODEL, weighted, arena, &q, &error),
+                0);
             check_result(&in, &q, QUANTIZE_SCOPE_MODEL);
             ck_assert_int_le(q.levels, k);
             double above[20] = {0}, below_sum[20] = {0};
@@ -470,7 +462,6 @@ START_TEST(kmeans_settles)
             ck_assert(exact);
             ck_assert(!zeros || has_zero_centre);
         }
-        quantize_kmeans_order_free(order);
     }
 }
 END_TEST
@@ -485,23 +476,20 @@ START_TEST(kmeans_beats_the_grid_at_equal_levels)
         quantize_relative_steps(&in, scope, relative, &error);
         ck_assert_int_eq(quantize_uniform(&in, 0.4f, relative, scope, true, arena, &grid, &error),
                          0);
-        KMeansOrder *order, *unweighted;
-        ck_assert_int_eq(quantize_kmeans_order(&in, relative, true, &order, &error), 0);
-        ck_assert_int_eq(quantize_kmeans_order(&in, relative, false, &unweighted, &error), 0);
-        ck_assert_int_eq(quantize_kmeans(&in, order, grid.levels, scope, arena, &q, &error), 0);
         ck_assert_int_eq(
-            quantize_kmeans(&in, unweighted, grid.levels, scope, arena, &plain, &error), 0);
+            quantize_kmeans(&in, relative, grid.levels, scope, true, arena, &q, &error), 0);
+        ck_assert_int_eq(
+            quantize_kmeans(&in, relative, grid.levels, scope, false, arena, &plain, &error), 0);
         check_result(&in, &q, scope);
         check_result(&in, &plain, scope);
         grid_sum += log(grid.distortion);
         kmeans_sum += log(q.distortion);
         plain_sum += log(plain.distortion);
-        Quantized again; /* the order is reusable and the result is the same */
-        ck_assert_int_eq(quantize_kmeans(&in, order, grid.levels, scope, arena, &again, &error), 0);
+        Quantized again;
+        ck_assert_int_eq(
+            quantize_kmeans(&in, relative, grid.levels, scope, true, arena, &again, &error), 0);
         ck_assert_mem_eq(again.symbol, q.symbol, 2000 * sizeof *q.symbol);
         ck_assert_mem_eq(again.centre, q.centre, (size_t)q.levels * sizeof *q.centre);
-        quantize_kmeans_order_free(order);
-        quantize_kmeans_order_free(unweighted);
     }
     ck_assert(kmeans_sum < grid_sum - 30 * log(1.2));
     ck_assert(kmeans_sum < plain_sum);
@@ -536,16 +524,14 @@ START_TEST(edges_are_quantized)
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR; scope++)
         for (int weighted = 0; weighted <= 1; weighted++) {
             Quantized q[2];
-            KMeansOrder *order;
             ck_assert_int_eq(quantize_relative_steps(&in, (QuantizeScope)scope, relative, &error),
                              0);
             ck_assert_int_eq(quantize_uniform(&in, 0.25f, relative, (QuantizeScope)scope, weighted,
                                               arena, &q[0], &error),
                              0);
-            ck_assert_int_eq(quantize_kmeans_order(&in, relative, weighted, &order, &error), 0);
-            ck_assert_int_eq(
-                quantize_kmeans(&in, order, 3, (QuantizeScope)scope, arena, &q[1], &error), 0);
-            quantize_kmeans_order_free(order);
+            ck_assert_int_eq(quantize_kmeans(&in, relative, 3, (QuantizeScope)scope, weighted,
+                                             arena, &q[1], &error),
+                             0);
             for (int m = 0; m < 2; m++) {
                 check_result(&in, &q[m], (QuantizeScope)scope);
                 ck_assert_msg(q[m].levels == e->levels, "%s: %d levels", e->name, q[m].levels);
@@ -567,12 +553,10 @@ START_TEST(tiny_weights_are_quantized)
         quantize_uniform(&in, 1e-38f, NULL, QUANTIZE_SCOPE_MODEL, true, arena, &q, &error), 0);
     check_result(&in, &q, QUANTIZE_SCOPE_MODEL);
     ck_assert_int_eq(q.levels, 4);
-    KMeansOrder *order;
-    ck_assert_int_eq(quantize_kmeans_order(&in, NULL, true, &order, &error), 0);
-    ck_assert_int_eq(quantize_kmeans(&in, order, 4, QUANTIZE_SCOPE_MODEL, arena, &q, &error), 0);
+    ck_assert_int_eq(quantize_kmeans(&in, NULL, 4, QUANTIZE_SCOPE_MODEL, true, arena, &q, &error),
+                     0);
     check_result(&in, &q, QUANTIZE_SCOPE_MODEL);
     ck_assert(recon[0] == 1e-38f && recon[1] == 2e-38f && recon[2] == -1e-38f);
-    quantize_kmeans_order_free(order);
 }
 END_TEST
 
@@ -599,7 +583,6 @@ START_TEST(no_weights_make_one_level)
     const QuantizeInput *inputs[2] = {&none, &empty};
     for (size_t k = 0; k < 2; k++) {
         Quantized q;
-        KMeansOrder *order;
         ck_assert_int_eq(
             quantize_relative_steps(inputs[k], QUANTIZE_SCOPE_TENSOR, relative, &error), 0);
         ck_assert_int_eq(quantize_uniform(inputs[k], 1, relative, QUANTIZE_SCOPE_TENSOR, true,
@@ -607,13 +590,11 @@ START_TEST(no_weights_make_one_level)
                          0);
         check_result(inputs[k], &q, QUANTIZE_SCOPE_TENSOR);
         ck_assert_int_eq(q.levels, 1);
-        ck_assert_int_eq(quantize_kmeans_order(inputs[k], relative, true, &order, &error), 0);
-        ck_assert_int_eq(
-            quantize_kmeans(inputs[k], order, 5, QUANTIZE_SCOPE_TENSOR, arena, &q, &error), 0);
+        ck_assert_int_eq(quantize_kmeans(inputs[k], relative, 5, QUANTIZE_SCOPE_TENSOR, true, arena,
+                                         &q, &error),
+                         0);
         ck_assert_int_eq(q.levels, 1);
-        quantize_kmeans_order_free(order);
     }
-    quantize_kmeans_order_free(NULL);
 }
 END_TEST
 
@@ -621,16 +602,13 @@ START_TEST(kmeans_refuses_a_bad_k)
 {
     w[0] = 1;
     QuantizeInput in = {1, one_tensor_offset, w, NULL};
-    KMeansOrder *order;
     Quantized q;
-    ck_assert_int_eq(quantize_kmeans_order(&in, NULL, true, &order, &error), 0);
-    ck_assert_int_eq(quantize_kmeans(&in, order, 0, QUANTIZE_SCOPE_MODEL, arena, &q, &error),
+    ck_assert_int_eq(quantize_kmeans(&in, NULL, 0, QUANTIZE_SCOPE_MODEL, true, arena, &q, &error),
                      ONNXPRESS_USAGE);
     error = (Error){0};
-    ck_assert_int_eq(quantize_kmeans(&in, order, QUANTIZE_MAX_LEVELS + 1, QUANTIZE_SCOPE_MODEL,
-                                     arena, &q, &error),
+    ck_assert_int_eq(quantize_kmeans(&in, NULL, QUANTIZE_MAX_LEVELS + 1, QUANTIZE_SCOPE_MODEL,
+                                     true, arena, &q, &error),
                      ONNXPRESS_GOAL);
-    quantize_kmeans_order_free(order);
 }
 END_TEST
 

@@ -54,7 +54,6 @@ typedef struct {
     const float *finer; /* per tensor, of what `relative` has been multiplied with; NULL: 1 */
     float *most;   /* per tensor: no larger step than this; NULL: no bound */
     float *bounded; /* [n_tensors] */
-    KMeansOrder *order; /* k-means only */
     Choice best;    /* the last that met the goal; while the search runs, numbers only */
     Choice nearest; /* the finest that did not, for the message (numbers only) */
     Error refusal;  /* of the last step at which the model could not answer as it had */
@@ -150,8 +149,8 @@ static int quantize_at(Search *s, double x, Choice *choice)
         return error_memory(s->session->err, "the quantization");
     OnnxPressMethod method = choose_method(s->session, s->input);
     if (method == ONNXPRESS_METHOD_KMEANS)
-        return quantize_kmeans(in, s->order, (int)lround(x), s->scope, choice->arena,
-                               &choice->quantized, s->session->err);
+        return quantize_kmeans(in, s->relative, (int)lround(x), s->scope, !options->unweighted,
+                               choice->arena, &choice->quantized, s->session->err);
     if (method == ONNXPRESS_METHOD_ECSQ)
         return quantize_ecsq(in, s->relative, x, ecsq_levels(s, x), s->scope, !options->unweighted,
                              choice->arena, &choice->quantized, s->session->err);
@@ -393,11 +392,10 @@ static int unreachable(Search *s)
                      d.relative_error, d.max_error);
 }
 
-/* What quantize_at needs in the scope; s->order is to be freed. */
+/* What quantize_at needs in the scope. */
 static int open_scope(Search *s, QuantizeScope scope)
 {
     Session *session = s->session;
-    const OnnxPressOptions *options = session->options;
     const QuantizeInput *in = &s->selection->input;
     s->scope = scope;
     if (!s->relative)
@@ -411,8 +409,6 @@ static int open_scope(Search *s, QuantizeScope scope)
             s->relative[t] = (float)((double)s->relative[t] / sqrt(s->input->matrix[t].effect));
     for (size_t t = 0; t < in->n_tensors && scope == QUANTIZE_SCOPE_TENSOR && s->finer; t++)
         s->relative[t] *= s->finer[t];
-    if (!rc && options->method == ONNXPRESS_METHOD_KMEANS)
-        rc = quantize_kmeans_order(in, s->relative, !options->unweighted, &s->order, session->err);
     return rc;
 }
 
@@ -432,7 +428,6 @@ int choose_at(Session *session, const Selection *selection, const ChooseInput *i
         rc = measure_answers(&s, choice);
     if (!rc)
         rc = estimate_bytes(&s, choice);
-    quantize_kmeans_order_free(s.order);
     return rc;
 }
 
@@ -602,8 +597,6 @@ static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error
     int rc = open_scope(s, scope);
     if (!rc)
         rc = search_finer(s, search_scope(s));
-    quantize_kmeans_order_free(s->order);
-    s->order = NULL;
     if (!rc)
         rc = estimate_bytes(s, &s->best);
     if (!rc)
@@ -654,7 +647,6 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
         rc = open_scope(&s, choice->scope);
         if (!rc)
             rc = quantize_again(&s, choice);
-        quantize_kmeans_order_free(s.order);
     }
     if (rc)
         choice_free(choice);

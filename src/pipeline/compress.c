@@ -299,6 +299,21 @@ static int rewrite_copy(Compression *c, Model **copy)
                : rewrite_shorten(*copy, c->written, in->n_tensors, s->err);
 }
 
+/* While the result takes memory the values need not, which the model has, to be read again. */
+static void forget_values(Compression *c)
+{
+    c->forgotten = !c->selection.pruned;
+    if (c->forgotten)
+        select_forget(&c->selection);
+}
+
+static int recall_values(Compression *c)
+{
+    int rc = c->forgotten ? select_reread(&c->session, &c->selection) : ONNXPRESS_OK;
+    c->forgotten = false;
+    return rc;
+}
+
 static int quantize_to_goal(Compression *c, Model **small)
 {
     Session *s = &c->session;
@@ -310,7 +325,10 @@ static int quantize_to_goal(Compression *c, Model **small)
         choice_free(&c->choice);
         model_free(*small);
         *small = NULL;
-        int rc = choose_quantization(s, &c->selection, &input, &c->choice);
+        int rc = recall_values(c);
+        if (!rc)
+            rc = choose_quantization(s, &c->selection, &input, &c->choice);
+        forget_values(c);
         if (!rc)
             rc = rewrite_copy(c, small);
         uint64_t bytes = 0;
@@ -347,7 +365,9 @@ static int tune(Compression *c, Model **small)
                          "%s: the model cannot be run here, so nothing can be trained: leave out "
                          "--finetune and --batch-norm",
                          s->model->path);
-    int rc = compress_open_training(c, &data);
+    int rc = recall_values(c);
+    if (!rc)
+        rc = compress_open_training(c, &data);
     if (!rc)
         rc = tune_choice(s, &c->selection, &c->choose, &data, &c->choice, &c->tuned);
     model_free(*small);
@@ -441,6 +461,9 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = rewrite_save(small, output, session_sidecar(options), &c.sizes, err);
     if (!rc)
         rc = rewrite_parts(small, &c.parts, err);
+    model_free(small);
+    if (!rc)
+        rc = recall_values(&c);
     if (!rc)
         rc = measure_result(&c, output);
     if (!rc && c.sizes.model_bytes + c.sizes.sidecar_bytes >=
@@ -451,7 +474,6 @@ OnnxPressStatus onnxpress_compress(const char *input, const char *output,
         rc = compress_report(&c, output, report);
     if (!rc)
         rc = check_result(&c, output);
-    model_free(small);
     if (report && *report && rc) {
         onnxpress_report_free(*report);
         *report = NULL;

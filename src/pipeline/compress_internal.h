@@ -22,6 +22,7 @@ typedef struct {
     OnnxPressMethod method;
     ChooseInput choose;
     double pruned;
+    bool forgotten; /* the selection's values, for now */
     Stream stream;
     Choice choice;
     Tuned tuned;

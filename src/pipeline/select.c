@@ -193,11 +193,15 @@ int select_reread(Session *session, const Selection *selection)
     return rc;
 }
 
+void select_forget(const Selection *selection)
+{
+    pages_forget(selection->values, selection->input.offset[selection->n_coded] * sizeof(float));
+}
+
 void select_release(Selection *selection)
 {
-    size_t bytes = selection->input.offset[selection->n_coded] * sizeof(float);
-    pages_forget(selection->input.w, bytes);
-    pages_forget(selection->input.h, bytes);
+    select_forget(selection);
+    pages_forget(selection->input.h, selection->input.offset[selection->n_coded] * sizeof(float));
 }
 
 int select_weights(Session *session, float *const *h, const char *source, Selection *selection)

@@ -41,6 +41,9 @@ int select_weights(Session *session, float *const *h, const char *source, Select
  * program with them. */
 int select_reread(Session *session, const Selection *selection);
 
+/* Gives back the memory of the values, of which some are zeros until they are read again. */
+void select_forget(const Selection *selection);
+
 /* Gives back the memory of values and importances, none of which may be read from here on; nor may the
  * program run. */
 void select_release(Selection *selection);

@@ -62,32 +62,56 @@ static int try_starts(const KMeansOrder *order, size_t levels, Ecsq *sample, Ecs
     return ONNXPRESS_OK;
 }
 
-/* The symbols of the cheapest of several starts; *zero is its cluster at 0, or -1. A sample finds
- * where the clusters are, all values then settle in a few turns. */
-static int best_clusters(const QuantizeInput *in, const KMeansOrder *order, double lambda,
-                         size_t levels, uint16_t *symbol, int *zero, Arena *scratch, Error *err)
+/* Of all values in their order and groups, each with its cluster, and of every so manieth of them: this
+ * is where the turns are taken. A sample finds where the clusters are, all values then settle in a few
+ * turns; the clusters are left in `all`. */
+static int settle_values(Ecsq *all, size_t levels, Arena *scratch, Error *err)
 {
-    Ecsq all, sample, best;
+    Ecsq values, sample, best = {0};
+    KMeansOrder order;
+    size_t seeds = 0;
     double *seed = arena_array(scratch, levels, sizeof *seed);
-    size_t seeds, stride = order->n / SAMPLE > 1 ? order->n / SAMPLE : 1;
-    if (!seed)
-        return error_memory(err, "entropy-constrained quantization");
-    int status = ecsq_create(in, order, lambda, levels, scratch, &all, err);
+    int status = kmeans_order(&all->in, all->relative, all->weighted, &order, err);
+    size_t stride = order.n / SAMPLE > 1 ? order.n / SAMPLE : 1;
+    if (!status && !seed)
+        status = error_memory(err, "entropy-constrained quantization");
     if (!status)
-        status = ecsq_sample(&all, stride, levels, scratch, &sample, err);
+        status = ecsq_sample(all, &order, 1, levels, scratch, &values, err);
     if (!status)
-        status = ecsq_sample(&all, order->n, levels, scratch, &best, err); /* for its clusters */
+        status = ecsq_sample(all, &order, stride, levels, scratch, &sample, err);
     if (!status)
-        status = try_starts(order, levels, &sample, &best, seed, &seeds, scratch, err);
+        status = ecsq_allocate(levels, scratch, &best, err);
     if (!status)
-        status = ecsq_resume(&all, &best, seed, seeds, order->zeros > 0, err);
+        status = try_starts(&order, levels, &sample, &best, seed, &seeds, scratch, err);
+    kmeans_order_free(&order);
+    if (!status)
+        status = ecsq_resume(&values, &best, seed, seeds, all->zeros > 0, err);
+    if (!status) {
+        settle(&values, ecsq_assign(&values));
+        ecsq_copy(&values, all);
+    }
+    return status;
+}
+
+/* The symbols of the cheapest of several starts; *zero is its cluster at 0, or -1. */
+static int best_clusters(const QuantizeInput *in, const float *relative, bool weighted,
+                         double lambda, size_t levels, Arena *arena, uint16_t **symbol, int *zero,
+                         Arena *scratch, Error *err)
+{
+    Ecsq all;
+    int status = ecsq_create(in, relative, weighted, lambda, levels, scratch, &all, err);
+    Arena *values = arena_create(); /* no longer there when the symbols are */
+    if (!status && !values)
+        status = error_memory(err, "entropy-constrained quantization");
+    if (!status)
+        status = settle_values(&all, levels, values, err);
+    arena_destroy(values);
     if (status)
         return status;
-    settle(&all, ecsq_assign(&all));
-    for (size_t i = 0; i < all.n; i++)
-        symbol[all.index[i]] = all.cluster[i];
-    if (all.zeros > 0)
-        kmeans_place_zeros(in, (uint16_t)all.zero, symbol);
+    *symbol = all.cluster = arena_array(arena, in->offset[in->n_tensors], sizeof *all.cluster);
+    if (!all.cluster)
+        return error_memory(err, "entropy-constrained quantization");
+    ecsq_assign(&all);
     *zero = all.zero == SIZE_MAX ? -1 : (int)all.zero;
     return ONNXPRESS_OK;
 }
@@ -127,23 +151,20 @@ int quantize_ecsq(const QuantizeInput *in, const float *relative, double lambda,
                          "entropy-constrained quantization: %d levels are more than %d",
                          initial_levels, QUANTIZE_MAX_LEVELS);
     const float *steps = scope == QUANTIZE_SCOPE_TENSOR ? relative : NULL;
-    KMeansOrder *order;
-    int status = quantize_kmeans_order(in, steps, weighted, &order, err), cells = 1, zero = -1;
-    if (status)
-        return status;
     size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
-    *out = (Quantized){.symbol = arena_array(arena, n, sizeof *out->symbol)};
+    int status = ONNXPRESS_OK, cells = 1, zero = -1;
+    *out = (Quantized){0};
     Arena *scratch = arena_create();
-    if (!out->symbol || !scratch)
-        status = error_memory(err, "entropy-constrained quantization");
-    if (!status && order->n > 0)
-        status = best_clusters(in, order, lambda, (size_t)initial_levels, out->symbol, &zero,
-                               scratch, err);
-    if (!status && order->n > 0)
-        status = drop_empty(out->symbol, n, &zero, scratch, err, &cells);
+    if (!scratch)
+        return error_memory(err, "entropy-constrained quantization");
+    if (n > 0) {
+        status = best_clusters(in, steps, weighted, lambda, (size_t)initial_levels, arena,
+                               &out->symbol, &zero, scratch, err);
+        if (!status)
+            status = drop_empty(out->symbol, n, &zero, scratch, err, &cells);
+    }
+    arena_destroy(scratch);
     if (!status)
         status = quantize_fit(in, steps, scope, weighted, cells, zero, arena, out, err);
-    arena_destroy(scratch);
-    quantize_kmeans_order_free(order);
     return status;
 }

@@ -1,7 +1,8 @@
 /* The state of entropy-constrained quantization between its two steps: internal to quantize/.
  *
- * Exact zeros are no values here: they are counted, and have a cluster. Values stand in groups of like
- * weight (within a factor of two), ascending in each. */
+ * Values are gone through where they stand, so that nothing but a cluster is held for each; in ascending
+ * order it is quicker. They belong to groups of like weight h * relative^2 (within a factor of two).
+ * Exact zeros have a cluster and are only counted. */
 #ifndef ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 #define ONNXPRESS_QUANTIZE_ECSQ_INTERNAL_H
 
@@ -13,34 +14,48 @@
  * candidates up to and from this one. */
 typedef struct {
     double centre, rate, least_below, least_above;
+    double upto; /* where the next one is as near; unused of the last */
     uint32_t cluster;
 } EcsqCandidate;
 
 typedef struct {
-    size_t n, k;
-    size_t zeros;             /* exact ones, all in cluster `zero` */
-    size_t start[ECSQ_GROUPS + 1];
-    float *x;                 /* [n] w / relative */
-    double *g;                /* [n] weight: h * relative^2 */
-    uint32_t *index;          /* [n] of x in w */
-    uint16_t *cluster;        /* [n], by ecsq_assign */
+    size_t n;                 /* values in it */
+    double most;              /* the largest weight of one */
+    size_t candidates, nearest; /* how many, and the one nearest to the last value */
+    EcsqCandidate *candidate; /* [levels], when there are values */
+} EcsqGroup;
+
+typedef struct {
+    QuantizeInput in;
+    const float *relative;    /* [n_tensors], NULL: 1 */
+    bool weighted;            /* else each value counts as 1 */
+    size_t n, k;              /* values that are not exactly 0, clusters */
+    size_t zeros;             /* exact ones, all in cluster `zero`; a sample's are only counted */
+    int top;                  /* exponent of the largest weight */
+    EcsqGroup group[ECSQ_GROUPS];
+    uint16_t *cluster;        /* one a value of in, by ecsq_assign */
     double *centre;           /* [k] ascending */
     double *rate;             /* [k] -lambda log2 of the share of values */
-    double *above, *below;    /* [k] of a centre's quotient */
+    double *above, *below;    /* [k] of a centre's quotient, by ecsq_assign; as is */
     size_t *count;            /* [k] */
-    EcsqCandidate *candidate; /* [k] */
     double lambda;
     size_t zero; /* the cluster at 0, to which exact zeros go; SIZE_MAX: none */
 } Ecsq;
 
-/* Arrays for e->n values and as many levels. */
-int ecsq_allocate(Ecsq *ecsq, size_t levels, Arena *arena, Error *err);
-/* Groups the order's values. Clusters are still to be set with ecsq_start. */
-int ecsq_create(const QuantizeInput *in, const KMeansOrder *order, double lambda, size_t levels,
-                Arena *arena, Ecsq *ecsq, Error *err);
-/* Every stride-th value of each group (at least one), with room for as many levels. */
-int ecsq_sample(const Ecsq *all, size_t stride, size_t levels, Arena *arena, Ecsq *sample,
-                Error *err);
+/* Groups the input's values (in, relative are to live as long) and makes room for as many levels.
+ * Clusters are still to be set with ecsq_start. `cluster` is left to be set. */
+int ecsq_create(const QuantizeInput *in, const float *relative, bool weighted, double lambda,
+                size_t levels, Arena *arena, Ecsq *ecsq, Error *err);
+/* Room for the clusters alone. */
+int ecsq_allocate(size_t levels, Arena *arena, Ecsq *ecsq, Error *err);
+/* w / relative of element i, which is of tensor t, and what it weighs. */
+float ecsq_value(const Ecsq *ecsq, size_t t, size_t i);
+double ecsq_weight(const Ecsq *ecsq, size_t t, size_t i);
+size_t ecsq_group_of(const Ecsq *ecsq, double weight);
+/* Every stride-th value of each group in ascending order (at least one), with room for as many
+ * levels. */
+int ecsq_sample(const Ecsq *all, const KMeansOrder *order, size_t stride, size_t levels,
+                Arena *arena, Ecsq *sample, Error *err);
 /* The clusters of one that has settled: centres and rates. */
 void ecsq_copy(const Ecsq *from, Ecsq *to);
 /* Begins with the clusters of a settled sample. Those of its `seed` centres that it has lost come back

@@ -7,28 +7,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-int ecsq_sample(const Ecsq *all, size_t stride, size_t levels, Arena *arena, Ecsq *sample,
-                Error *err)
+/* Where in a group of n ascending values the next is picked: from the middle of the first stride, so
+ * that neither side is favoured. SIZE_MAX: no more. */
+static size_t next_pick(size_t n, size_t stride, size_t picked)
 {
-    *sample = (Ecsq){.zeros = (all->zeros + stride - 1) / stride,
-                     .lambda = all->lambda,
-                     .zero = SIZE_MAX};
-    for (size_t group = 0; group < ECSQ_GROUPS; group++) {
-        size_t n = all->start[group + 1] - all->start[group];
-        sample->start[group + 1] = sample->start[group] + (n + stride - 1) / stride;
-    }
-    sample->n = sample->start[ECSQ_GROUPS];
-    int status = ecsq_allocate(sample, levels, arena, err);
-    for (size_t group = 0; group < ECSQ_GROUPS && !status; group++) {
-        size_t to = sample->start[group], n = all->start[group + 1] - all->start[group];
-        /* From the middle of the first stride, so that neither side is favoured. */
-        for (size_t i = stride < n ? stride / 2 : n / 2; to < sample->start[group + 1]; to++) {
-            size_t from = all->start[group] + (i < n ? i : n - 1);
-            sample->x[to] = all->x[from];
-            sample->g[to] = all->g[from];
-            i += stride;
+    size_t first = stride < n ? stride / 2 : n / 2;
+    if (picked > (n - 1) / stride)
+        return SIZE_MAX;
+    return picked * stride < n - first ? first + picked * stride : n - 1;
+}
+
+static size_t group_of(const Ecsq *all, const KMeansOrder *order, size_t i)
+{
+    return ecsq_group_of(all, kmeans_weight(order, i));
+}
+
+/* Group after group, ascending in each; zeros are no values. Returns how many. */
+static size_t pick(const Ecsq *all, const KMeansOrder *order, size_t stride, float *x, float *g)
+{
+    size_t n[ECSQ_GROUPS] = {0}, seen[ECSQ_GROUPS] = {0}, picked[ECSQ_GROUPS] = {0};
+    size_t start[ECSQ_GROUPS + 1] = {0};
+    for (size_t i = 0; i < order->n; i++)
+        if (order->x[i] != 0)
+            n[group_of(all, order, i)]++;
+    for (size_t group = 0; group < ECSQ_GROUPS; group++)
+        start[group + 1] = start[group] + (n[group] + stride - 1) / stride;
+    for (size_t i = 0; i < order->n; i++) {
+        if (order->x[i] == 0)
+            continue;
+        size_t group = group_of(all, order, i);
+        if (seen[group]++ == next_pick(n[group], stride, picked[group])) {
+            size_t to = start[group] + picked[group]++;
+            x[to] = order->x[i];
+            g[to] = order->weight[i];
         }
     }
+    return start[ECSQ_GROUPS];
+}
+
+int ecsq_sample(const Ecsq *all, const KMeansOrder *order, size_t stride, size_t levels,
+                Arena *arena, Ecsq *sample, Error *err)
+{
+    size_t most = all->n / stride + ECSQ_GROUPS;
+    size_t *offset = arena_array(arena, 2, sizeof *offset);
+    float *x = arena_array(arena, most, sizeof *x), *g = arena_array(arena, most, sizeof *g);
+    uint16_t *cluster = arena_array(arena, most, sizeof *cluster);
+    if (!offset || !x || !g || !cluster)
+        return error_memory(err, "entropy-constrained quantization");
+    offset[1] = pick(all, order, stride, x, g);
+    QuantizeInput few = {1, offset, x, g};
+    int status = ecsq_create(&few, NULL, true, all->lambda, levels, arena, sample, err);
+    sample->zeros = (all->zeros + stride - 1) / stride;
+    sample->cluster = cluster;
     return status;
 }
 

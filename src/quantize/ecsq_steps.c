@@ -11,68 +11,81 @@
 #include <math.h>
 #include <string.h>
 
-int ecsq_allocate(Ecsq *e, size_t levels, Arena *arena, Error *err)
+int ecsq_allocate(size_t levels, Arena *arena, Ecsq *e, Error *err)
 {
-    e->x = arena_array(arena, e->n, sizeof *e->x);
-    e->g = arena_array(arena, e->n, sizeof *e->g);
-    e->index = arena_array(arena, e->n, sizeof *e->index);
-    e->cluster = arena_array(arena, e->n, sizeof *e->cluster);
     e->centre = arena_array(arena, levels, sizeof *e->centre);
     e->rate = arena_array(arena, levels, sizeof *e->rate);
     e->above = arena_array(arena, levels, sizeof *e->above);
     e->below = arena_array(arena, levels, sizeof *e->below);
     e->count = arena_array(arena, levels, sizeof *e->count);
-    e->candidate = arena_array(arena, levels, sizeof *e->candidate);
-    if (!e->x || !e->g || !e->index || !e->cluster || !e->centre || !e->rate || !e->above ||
-        !e->below || !e->count || !e->candidate)
-        return error_memory(err, "entropy-constrained quantization");
-    return ONNXPRESS_OK;
+    return e->centre && e->rate && e->above && e->below && e->count
+               ? ONNXPRESS_OK
+               : error_memory(err, "entropy-constrained quantization");
 }
 
-static size_t group_of(double g, int top)
+float ecsq_value(const Ecsq *e, size_t t, size_t i)
+{
+    return e->relative ? e->in.w[i] / e->relative[t] : e->in.w[i];
+}
+
+double ecsq_weight(const Ecsq *e, size_t t, size_t i)
+{
+    if (!e->weighted)
+        return 1;
+    double r = e->relative ? (double)e->relative[t] : 1;
+    return (double)e->in.h[i] * r * r;
+}
+
+size_t ecsq_group_of(const Ecsq *e, double g)
 {
     int exponent;
     if (!(g > 0))
         return ECSQ_GROUPS - 1;
     frexp(g, &exponent);
-    int group = top - exponent;
+    int group = e->top - exponent < 0 ? 0 : e->top - exponent; /* a rounded one may be above all */
     return group < ECSQ_GROUPS ? (size_t)group : ECSQ_GROUPS - 1;
 }
 
-int ecsq_create(const QuantizeInput *in, const KMeansOrder *order, double lambda, size_t levels,
-                Arena *arena, Ecsq *e, Error *err)
+static void find_groups(Ecsq *e)
 {
-    *e = (Ecsq){.n = order->n - (order->zeros > 0),
-                .zeros = order->zeros,
+    const QuantizeInput *in = &e->in;
+    double most = 0;
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            e->zeros += in->w[i] == 0;
+            if (in->w[i] != 0)
+                most = fmax(most, ecsq_weight(e, t, i));
+        }
+    e->weighted = e->weighted && most > 0; /* as k-means: any order is as good */
+    frexp(e->weighted ? most : 1, &e->top);
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            if (in->w[i] == 0)
+                continue;
+            double g = ecsq_weight(e, t, i);
+            EcsqGroup *group = &e->group[ecsq_group_of(e, g)];
+            group->n++;
+            group->most = fmax(group->most, g);
+        }
+}
+
+int ecsq_create(const QuantizeInput *in, const float *relative, bool weighted, double lambda,
+                size_t levels, Arena *arena, Ecsq *e, Error *err)
+{
+    *e = (Ecsq){.in = *in,
+                .relative = relative,
+                .weighted = weighted && in->h,
                 .lambda = lambda,
                 .zero = SIZE_MAX};
-    int status = ecsq_allocate(e, levels, arena, err);
-    if (status)
-        return status;
-    double most = 0;
-    int top;
-    for (size_t i = 0; i < order->n; i++)
-        if (order->index[i] != KMEANS_ZEROS)
-            most = fmax(most, kmeans_weight(in, order, order->index[i]));
-    bool weighted = most > 0; /* else, as k-means: any order is as good */
-    frexp(weighted ? most : 1, &top);
-    for (size_t i = 0; i < order->n; i++)
-        if (order->index[i] != KMEANS_ZEROS)
-            e->start[group_of(weighted ? kmeans_weight(in, order, order->index[i]) : 1, top) + 1]++;
-    for (size_t group = 0; group < ECSQ_GROUPS; group++)
-        e->start[group + 1] += e->start[group];
-    size_t next[ECSQ_GROUPS];
-    memcpy(next, e->start, sizeof next);
-    for (size_t i = 0; i < order->n; i++) {
-        if (order->index[i] == KMEANS_ZEROS)
-            continue;
-        double g = weighted ? kmeans_weight(in, order, order->index[i]) : 1;
-        size_t at = next[group_of(g, top)]++;
-        e->x[at] = order->x[i];
-        e->g[at] = g;
-        e->index[at] = order->index[i];
+    int status = ecsq_allocate(levels, arena, e, err);
+    find_groups(e);
+    for (size_t group = 0; group < ECSQ_GROUPS && !status; group++) {
+        EcsqGroup *own = &e->group[group];
+        e->n += own->n;
+        if (own->n > 0 && !(own->candidate = arena_array(arena, levels, sizeof *own->candidate)))
+            status = error_memory(err, "entropy-constrained quantization");
     }
-    return ONNXPRESS_OK;
+    return status;
 }
 
 void ecsq_start(Ecsq *e, size_t k, bool has_zero)
@@ -100,22 +113,39 @@ static bool is_above(const EcsqCandidate *a, const EcsqCandidate *b, const EcsqC
     return rise - bend > rounding * (fabs(rise) + fabs(bend));
 }
 
-static size_t find_candidates(Ecsq *e, double g)
+static void find_candidates(const Ecsq *e, EcsqGroup *group)
 {
+    EcsqCandidate *candidate = group->candidate;
     size_t kept = 0;
     for (size_t j = 0; j < e->k; j++) {
         EcsqCandidate next = {.centre = e->centre[j], .rate = e->rate[j], .cluster = (uint32_t)j};
-        while (kept > 1 && is_above(&e->candidate[kept - 2], &e->candidate[kept - 1], &next, g))
+        while (kept > 1 &&
+               is_above(&candidate[kept - 2], &candidate[kept - 1], &next, group->most))
             kept--;
-        e->candidate[kept++] = next;
+        candidate[kept++] = next;
     }
     double least = INFINITY;
     for (size_t j = 0; j < kept; j++)
-        e->candidate[j].least_below = least = fmin(least, e->candidate[j].rate);
+        candidate[j].least_below = least = fmin(least, candidate[j].rate);
     least = INFINITY;
     for (size_t j = kept; j-- > 0;)
-        e->candidate[j].least_above = least = fmin(least, e->candidate[j].rate);
-    return kept;
+        candidate[j].least_above = least = fmin(least, candidate[j].rate);
+    for (size_t j = 0; j + 1 < kept; j++)
+        candidate[j].upto = 0.5 * candidate[j].centre + 0.5 * candidate[j + 1].centre;
+    group->candidates = kept;
+    group->nearest = 0;
+}
+
+/* The lower of two that are as near: mostly the last one's, where values ascend. */
+static size_t nearest_candidate(const EcsqGroup *group, size_t last, double x)
+{
+    const EcsqCandidate *first = group->candidate;
+    if ((last == 0 || x > first[last - 1].upto) &&
+        (last + 1 == group->candidates || !(x > first[last].upto)))
+        return last;
+    for (size_t n = group->candidates; n > 1; n -= n / 2)
+        first += x > first[n / 2 - 1].upto ? n / 2 : 0;
+    return (size_t)(first - group->candidate);
 }
 
 static double distance(const EcsqCandidate *candidate, double x, double g)
@@ -125,11 +155,12 @@ static double distance(const EcsqCandidate *candidate, double x, double g)
 }
 
 /* The cheapest candidate, from the nearest outwards until even the least rate left is too dear. */
-static double cheapest(const EcsqCandidate *candidate, size_t n, size_t nearest, double x, double g,
-                       size_t *found)
+static double cheapest(EcsqGroup *group, double x, double g, size_t *found)
 {
+    const EcsqCandidate *candidate = group->candidate;
+    size_t n = group->candidates, nearest = nearest_candidate(group, group->nearest, x);
     double best = distance(&candidate[nearest], x, g) + candidate[nearest].rate;
-    *found = nearest;
+    *found = group->nearest = nearest;
     for (size_t j = nearest + 1; j < n; j++) {
         double d = distance(&candidate[j], x, g);
         if (d + candidate[j].least_above >= best)
@@ -151,35 +182,27 @@ static double cheapest(const EcsqCandidate *candidate, size_t n, size_t nearest,
     return best;
 }
 
-static double assign_group(Ecsq *e, size_t from, size_t to)
-{
-    const EcsqCandidate *candidate = e->candidate;
-    double most = 0, sum = 0;
-    for (size_t i = from; i < to; i++)
-        most = fmax(most, e->g[i]);
-    size_t n = find_candidates(e, most), nearest = 0, found;
-    for (size_t i = from; i < to; i++) {
-        double x = (double)e->x[i];
-        if (x == 0 && e->zero != SIZE_MAX) {
-            e->cluster[i] = (uint16_t)e->zero;
-            sum += e->rate[e->zero];
-            continue;
-        }
-        while (nearest + 1 < n &&
-               x > 0.5 * candidate[nearest].centre + 0.5 * candidate[nearest + 1].centre)
-            nearest++;
-        sum += cheapest(candidate, n, nearest, x, e->g[i], &found);
-        e->cluster[i] = (uint16_t)candidate[found].cluster;
-    }
-    return sum;
-}
-
 double ecsq_assign(Ecsq *e)
 {
+    const QuantizeInput *in = &e->in;
     double cost = e->zeros > 0 ? (double)e->zeros * e->rate[e->zero] : 0;
     for (size_t group = 0; group < ECSQ_GROUPS; group++)
-        if (e->start[group] < e->start[group + 1])
-            cost += assign_group(e, e->start[group], e->start[group + 1]);
+        if (e->group[group].n > 0)
+            find_candidates(e, &e->group[group]);
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            double x = (double)ecsq_value(e, t, i);
+            if (x == 0 && e->zero != SIZE_MAX) {
+                e->cluster[i] = (uint16_t)e->zero;
+                cost += in->w[i] != 0 ? e->rate[e->zero] : 0; /* the others are counted above */
+                continue;
+            }
+            size_t found;
+            double g = ecsq_weight(e, t, i);
+            EcsqGroup *group = &e->group[ecsq_group_of(e, g)];
+            cost += cheapest(group, x, g, &found);
+            e->cluster[i] = (uint16_t)group->candidate[found].cluster;
+        }
     return cost;
 }
 
@@ -188,12 +211,14 @@ double ecsq_assign(Ecsq *e)
 /* Those of clusters whose members weigh nothing: plain means. */
 static void plain_means(Ecsq *e)
 {
+    const QuantizeInput *in = &e->in;
     for (size_t j = 0; j < e->k; j++)
         if (!(e->below[j] > 0))
             e->above[j] = 0;
-    for (size_t i = 0; i < e->n; i++)
-        if (!(e->below[e->cluster[i]] > 0))
-            e->above[e->cluster[i]] += (double)e->x[i];
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            if (!(e->below[e->cluster[i]] > 0))
+                e->above[e->cluster[i]] += (double)ecsq_value(e, t, i);
     for (size_t j = 0; j < e->k; j++)
         if (!(e->below[j] > 0) && e->count[j] > 0)
             e->centre[j] = e->above[j] / (double)e->count[j];
@@ -201,17 +226,22 @@ static void plain_means(Ecsq *e)
 
 static void find_means(Ecsq *e)
 {
+    const QuantizeInput *in = &e->in;
     bool all = true;
     for (size_t j = 0; j < e->k; j++) {
         e->above[j] = e->below[j] = 0;
         e->count[j] = 0;
     }
-    for (size_t i = 0; i < e->n; i++) {
-        size_t j = e->cluster[i];
-        e->count[j]++;
-        e->below[j] += e->g[i];
-        e->above[j] += e->g[i] * (double)e->x[i];
-    }
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            if (in->w[i] == 0)
+                continue;
+            size_t j = e->cluster[i];
+            double g = ecsq_weight(e, t, i);
+            e->count[j]++;
+            e->below[j] += g;
+            e->above[j] += g * (double)ecsq_value(e, t, i);
+        }
     for (size_t j = 0; j < e->k; j++) {
         if (e->below[j] > 0)
             e->centre[j] = e->above[j] / e->below[j];

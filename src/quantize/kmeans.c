@@ -11,16 +11,9 @@
 
 #define MAX_ITERATIONS 200 /* distortion has settled to 0.1 % long before, where it goes so far */
 
-typedef struct {
-    size_t k;
-    double *centre; /* [k], ascending */
-    size_t *end;    /* [k]: cluster j is x[end[j-1]] to x[end[j]] */
-    size_t zero;    /* the cluster kept at 0; SIZE_MAX: none */
-} Clusters;
-
-static int clusters_allocate(Clusters *clusters, size_t k, Arena *scratch, Error *err)
+static int clusters_allocate(KMeansClusters *clusters, size_t k, Arena *scratch, Error *err)
 {
-    *clusters = (Clusters){.zero = SIZE_MAX};
+    *clusters = (KMeansClusters){.zero = SIZE_MAX};
     clusters->centre = arena_array(scratch, k, sizeof *clusters->centre);
     clusters->end = arena_array(scratch, k, sizeof *clusters->end);
     if (!clusters->centre || !clusters->end)
@@ -41,16 +34,7 @@ size_t kmeans_first_above(const KMeansOrder *order, size_t from, double limit)
     return from;
 }
 
-void kmeans_place_zeros(const QuantizeInput *in, uint16_t zero, uint16_t *symbol)
-{
-    for (size_t i = 0; i < in->offset[in->n_tensors]; i++)
-        if (in->w[i] == 0)
-            symbol[i] = zero;
-}
-
-/* Nearest centres (the lower of two as near); clusters without members are dropped. Returns whether
- * anything has changed. */
-static bool assign(const KMeansOrder *order, Clusters *c)
+bool kmeans_assign(const KMeansOrder *order, KMeansClusters *c)
 {
     bool changed = false;
     size_t kept = 0, start = 0, zero = SIZE_MAX;
@@ -75,9 +59,10 @@ static bool assign(const KMeansOrder *order, Clusters *c)
 
 double kmeans_mean(const KMeansOrder *order, size_t start, size_t end)
 {
-    double weight = order->g[end] - order->g[start], mean;
+    KMeansSums before = kmeans_sums(order, start), after = kmeans_sums(order, end);
+    double weight = after.g - before.g, mean;
     if (weight > 0) {
-        mean = (order->gx[end] - order->gx[start]) / weight;
+        mean = (after.gx - before.gx) / weight;
     } else {
         double sum = 0;
         for (size_t i = start; i < end; i++)
@@ -88,24 +73,24 @@ double kmeans_mean(const KMeansOrder *order, size_t start, size_t end)
     return fmin(fmax(mean, (double)order->x[start]), (double)order->x[end - 1]);
 }
 
-static void update(const KMeansOrder *order, Clusters *c)
+void kmeans_update(const KMeansOrder *order, KMeansClusters *c)
 {
     for (size_t j = 0, start = 0; j < c->k; start = c->end[j++])
         c->centre[j] = j == c->zero ? 0 : kmeans_mean(order, start, c->end[j]);
 }
 
-static double clusters_distortion(const KMeansOrder *order, const Clusters *c)
+static double clusters_distortion(const KMeansOrder *order, const KMeansClusters *c)
 {
     double sum = 0;
     for (size_t j = 0, i = 0; j < c->k; j++)
         for (; i < c->end[j]; i++) {
             double difference = (double)order->x[i] - c->centre[j];
-            sum += (order->g[i + 1] - order->g[i]) * difference * difference;
+            sum += kmeans_weight(order, i) * difference * difference;
         }
     return sum;
 }
 
-static void keep_zero(Clusters *c)
+static void keep_zero(KMeansClusters *c)
 {
     size_t nearest = 0;
     for (size_t j = 1; j < c->k; j++)
@@ -116,23 +101,23 @@ static void keep_zero(Clusters *c)
 }
 
 /* From the centres in c to where they settle. */
-static double run_lloyd(const KMeansOrder *order, Clusters *c)
+static double run_lloyd(const KMeansOrder *order, KMeansClusters *c)
 {
     memset(c->end, 0, c->k * sizeof *c->end);
     c->zero = SIZE_MAX;
     if (order->zeros > 0)
         keep_zero(c);
-    for (int i = 0; i < MAX_ITERATIONS && assign(order, c); i++)
-        update(order, c);
+    for (int i = 0; i < MAX_ITERATIONS && kmeans_assign(order, c); i++)
+        kmeans_update(order, c);
     return clusters_distortion(order, c);
 }
 
-static int best_clusters(const KMeansOrder *order, size_t k, Clusters *best, Arena *scratch,
+static int best_clusters(const KMeansOrder *order, size_t k, KMeansClusters *best, Arena *scratch,
                          Error *err)
 {
     static const KMeansSeeding seeding[] = {kmeans_seed_quantiles, kmeans_seed_uniform,
                                             kmeans_seed_density, kmeans_seed_optimal};
-    Clusters trial;
+    KMeansClusters trial;
     int status = clusters_allocate(&trial, k, scratch, err);
     if (!status)
         status = clusters_allocate(best, k, scratch, err);
@@ -143,7 +128,7 @@ static int best_clusters(const KMeansOrder *order, size_t k, Clusters *best, Are
             continue;
         double distortion = run_lloyd(order, &trial);
         if (s == 0 || distortion < least || (distortion == least && trial.k > best->k)) {
-            Clusters swap = *best;
+            KMeansClusters swap = *best;
             *best = trial;
             trial = swap;
             least = distortion;
@@ -152,35 +137,64 @@ static int best_clusters(const KMeansOrder *order, size_t k, Clusters *best, Are
     return status;
 }
 
-int quantize_kmeans(const QuantizeInput *in, const KMeansOrder *order, int k, QuantizeScope scope,
-                    Arena *arena, Quantized *out, Error *err)
+/* Where the best clusters end: upto[j] is the largest value in cluster j; *zero is the one at 0, or
+ * SIZE_MAX. The order is held only as long as that takes. */
+static int find_clusters(const QuantizeInput *in, const float *relative, bool weighted, size_t k,
+                         float **upto, size_t *clusters, size_t *zero, Arena *scratch, Error *err)
+{
+    KMeansOrder order;
+    KMeansClusters best = {0};
+    int status = kmeans_order(in, relative, weighted, &order, err);
+    if (!status)
+        status = best_clusters(&order, k, &best, scratch, err);
+    if (!status && !(*upto = arena_array(scratch, best.k, sizeof **upto)))
+        status = error_memory(err, "k-means");
+    for (size_t j = 0; j < best.k && !status; j++)
+        (*upto)[j] = order.x[best.end[j] - 1];
+    *clusters = best.k;
+    *zero = best.zero;
+    kmeans_order_free(&order);
+    return status;
+}
+
+/* Of the first cluster that does not end below x. */
+static uint16_t cluster_of(const float *upto, size_t clusters, float x)
+{
+    const float *first = upto;
+    for (size_t n = clusters; n > 1; n -= n / 2)
+        first += x > first[n / 2 - 1] ? n / 2 : 0;
+    return (uint16_t)(first - upto);
+}
+
+int quantize_kmeans(const QuantizeInput *in, const float *relative, int k, QuantizeScope scope,
+                    bool weighted, Arena *arena, Quantized *out, Error *err)
 {
     if (k < 1)
         return error_set(err, ONNXPRESS_USAGE, "k-means: %d clusters; at least 1 is needed", k);
     if (k > QUANTIZE_MAX_LEVELS)
         return error_set(err, ONNXPRESS_GOAL, "k-means: %d clusters are more than %d", k,
                          QUANTIZE_MAX_LEVELS);
-    *out = (Quantized){.symbol = arena_array(arena, in->n_tensors ? in->offset[in->n_tensors] : 0,
-                                               sizeof *out->symbol)};
-    if (!out->symbol)
-        return error_memory(err, "k-means");
-    if (order->n == 0) /* one level, so that a codebook is never empty */
-        return quantize_fit(in, order->relative, scope, order->weighted, 1, -1, arena, out, err);
+    const float *steps = scope == QUANTIZE_SCOPE_TENSOR ? relative : NULL;
+    size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0, clusters = 1, zero = SIZE_MAX;
+    float *upto;
     Arena *scratch = arena_create();
     if (!scratch)
         return error_memory(err, "k-means");
-    Clusters best;
-    int status = best_clusters(order, (size_t)k, &best, scratch, err);
-    if (!status) {
-        for (size_t j = 0, i = 0; j < best.k; j++)
-            for (; i < best.end[j]; i++)
-                if (order->index[i] != KMEANS_ZEROS)
-                    out->symbol[order->index[i]] = (uint16_t)j;
-        if (order->zeros > 0)
-            kmeans_place_zeros(in, (uint16_t)best.zero, out->symbol);
-        status = quantize_fit(in, order->relative, scope, order->weighted, (int)best.k,
-                              best.zero == SIZE_MAX ? -1 : (int)best.zero, arena, out, err);
-    }
+    int status = ONNXPRESS_OK; /* one level without weights, so that a codebook is never empty */
+    if (n > 0)
+        status = find_clusters(in, steps, weighted, (size_t)k, &upto, &clusters, &zero, scratch,
+                               err);
+    *out = (Quantized){.symbol = status ? NULL : arena_array(arena, n, sizeof *out->symbol)};
+    if (!status && !out->symbol)
+        status = error_memory(err, "k-means");
+    for (size_t t = 0; t < in->n_tensors && !status; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            float x = steps ? in->w[i] / steps[t] : in->w[i];
+            out->symbol[i] = in->w[i] == 0 ? (uint16_t)zero : cluster_of(upto, clusters, x);
+        }
     arena_destroy(scratch);
+    if (!status)
+        status = quantize_fit(in, steps, scope, weighted, (int)clusters,
+                              zero == SIZE_MAX ? -1 : (int)zero, arena, out, err);
     return status;
 }

@@ -68,7 +68,7 @@ static void sum_blocks(const KMeansOrder *order, Blocks *b)
     for (size_t j = 0; j < b->blocks; j++) {
         double sum[3] = {0};
         for (size_t i = b->start[j]; i < b->start[j + 1]; i++) {
-            double weight = order->g[i + 1] - order->g[i], x = (double)order->x[i] - middle;
+            double weight = kmeans_weight(order, i), x = (double)order->x[i] - middle;
             sum[0] += weight;
             sum[1] += weight * x;
             sum[2] += weight * x * x;

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What k-means needs of the weights, made once for any k: values in ascending order and prefix
- * sums.
+ * What k-means needs of the weights, made once for any k: values in ascending order, and sums of
+ * their weights up to every so many of them, from which those in between are counted on.
  */
 #include "quantize/kmeans_internal.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DIGIT_BITS 11
 #define DIGITS (1u << DIGIT_BITS)
+#define ZEROS UINT32_MAX /* the index of all exact zeros */
 
 typedef struct {
     uint32_t key, index;
@@ -24,6 +27,11 @@ static uint32_t key_of(float x)
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+static size_t highest_digit(uint32_t key)
+{
+    return key >> 2 * DIGIT_BITS; /* 10 bits */
+}
+
 static float value_of(uint32_t key)
 {
     uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
@@ -32,10 +40,59 @@ static float value_of(uint32_t key)
     return x;
 }
 
-/* Three passes of 11 bits, stable; the result is in spare. */
+/* What is sorted: -0 becomes 0. */
+static Keyed keyed_of(const QuantizeInput *in, const float *relative, size_t t, size_t i)
+{
+    float x = relative ? in->w[i] / relative[t] : in->w[i];
+    return (Keyed){key_of(x + 0.0f), (uint32_t)i};
+}
+
+/* The tensor of element i. */
+static size_t tensor_of(const QuantizeInput *in, size_t i)
+{
+    size_t low = 0, high = in->n_tensors;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (in->offset[middle] <= i)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static double weight_of(const QuantizeInput *in, const float *relative, size_t t, size_t i)
+{
+    double r = relative ? (double)relative[t] : 1;
+    return (double)in->h[i] * r * r;
+}
+
+/* ---- the order ---- */
+
+/* How many values have each highest digit; start[d + 1] is that of d. */
+static void count_by_highest(const QuantizeInput *in, const float *relative,
+                             size_t start[DIGITS + 1])
+{
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            if (in->w[i] != 0)
+                start[highest_digit(keyed_of(in, relative, t, i).key) + 1]++;
+}
+
+/* The indices by the keys' highest digit, of one digit ascending. next[d]: where those of d begin. */
+static void place_by_highest(const QuantizeInput *in, const float *relative, uint32_t *index,
+                             size_t next[DIGITS + 1])
+{
+    for (size_t t = 0; t < in->n_tensors; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
+            if (in->w[i] != 0)
+                index[next[highest_digit(keyed_of(in, relative, t, i).key)]++] = (uint32_t)i;
+}
+
+/* By their two lower digits, stable; the result is where they were. */
 static void sort_keys(Keyed *keyed, Keyed *spare, size_t n)
 {
-    for (int shift = 0; shift < 32; shift += DIGIT_BITS) {
+    for (int shift = 0; shift < 2 * DIGIT_BITS; shift += DIGIT_BITS) {
         size_t start[DIGITS + 1] = {0};
         for (size_t i = 0; i < n; i++)
             start[(keyed[i].key >> shift & (DIGITS - 1)) + 1]++;
@@ -49,119 +106,150 @@ static void sort_keys(Keyed *keyed, Keyed *spare, size_t n)
     }
 }
 
-double kmeans_weight(const QuantizeInput *in, const KMeansOrder *order, size_t i)
+/* Exact zeros are one value, without an index: most of a pruned network is neither sorted nor held.
+ * The others go straight to where those with the same highest digit are, and are sorted there: room for
+ * keys is needed for the most of one digit only. */
+static int sort_values(const QuantizeInput *in, const float *relative, KMeansOrder *order,
+                       uint32_t *index, Error *err)
 {
-    size_t low = 0, high = in->n_tensors;
-    if (!order->weighted || !in->h)
-        return 1;
-    while (order->relative && high - low > 1) { /* the element's tensor */
-        size_t middle = low + (high - low) / 2;
-        if (in->offset[middle] <= i)
-            low = middle;
-        else
-            high = middle;
+    size_t start[DIGITS + 1] = {0}, next[DIGITS + 1], zero = highest_digit(key_of(0)), most = 0;
+    count_by_highest(in, relative, start);
+    start[zero + 1] += order->zeros > 0;
+    for (size_t d = 0; d < DIGITS; d++) {
+        most = start[d + 1] > most ? start[d + 1] : most;
+        start[d + 1] += start[d];
     }
-    double r = order->relative ? (double)order->relative[low] : 1;
-    return (double)in->h[i] * r * r;
-}
-
-/* Exact zeros are one value, without an index: most of a pruned network is neither sorted nor held. */
-static int sort_values(const QuantizeInput *in, KMeansOrder *order, Error *err)
-{
-    Arena *scratch = arena_create();
-    Keyed *keyed = scratch ? arena_array(scratch, order->n, sizeof *keyed) : NULL;
-    Keyed *sorted = scratch ? arena_array(scratch, order->n, sizeof *sorted) : NULL;
-    if (!keyed || !sorted) {
-        arena_destroy(scratch);
-        return error_memory(err, "the order of the weights");
-    }
-    size_t n = 0;
-    for (size_t t = 0; t < in->n_tensors; t++)
-        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++)
-            if (in->w[i] != 0) {
-                float x = order->relative ? in->w[i] / order->relative[t] : in->w[i];
-                keyed[n++] = (Keyed){key_of(x + 0.0f), (uint32_t)i}; /* -0 becomes 0 */
-            }
+    memcpy(next, start, sizeof next);
+    place_by_highest(in, relative, index, next);
     if (order->zeros > 0)
-        keyed[n] = (Keyed){key_of(0), KMEANS_ZEROS};
-    sort_keys(keyed, sorted, order->n);
-    order->x = arena_array(order->arena, order->n, sizeof *order->x);
-    order->index = arena_array(order->arena, order->n, sizeof *order->index);
-    if (!order->x || !order->index) {
-        arena_destroy(scratch);
-        return error_memory(err, "the order of the weights");
+        index[next[zero]] = ZEROS;
+    Keyed *keyed = malloc((most + 1) * sizeof *keyed), *spare = malloc((most + 1) * sizeof *spare);
+    for (size_t d = 0; d < DIGITS && keyed && spare; d++) {
+        size_t n = start[d + 1] - start[d];
+        uint32_t *own = index + start[d];
+        for (size_t i = 0; i < n; i++)
+            keyed[i] = own[i] == ZEROS ? (Keyed){key_of(0), ZEROS}
+                                       : keyed_of(in, relative, tensor_of(in, own[i]), own[i]);
+        if (n > 1)
+            sort_keys(keyed, spare, n);
+        for (size_t i = 0; i < n; i++) {
+            order->x[start[d] + i] = value_of(keyed[i].key);
+            own[i] = keyed[i].index;
+            if (own[i] == ZEROS)
+                order->zero_at = start[d] + i;
+        }
     }
-    for (size_t i = 0; i < order->n; i++) {
-        order->x[i] = value_of(sorted[i].key);
-        order->index[i] = sorted[i].index;
-    }
-    arena_destroy(scratch);
-    return ONNXPRESS_OK;
+    int status = keyed && spare ? ONNXPRESS_OK : error_memory(err, "the order of the weights");
+    free(keyed);
+    free(spare);
+    return status;
 }
 
-/* Weights h * relative^2 in units of w / relative. Where they are all zero, ones: some order is
- * needed, and any is as good. */
-static int sum_prefixes(const QuantizeInput *in, KMeansOrder *order, Error *err)
+/* ---- weights and their sums ---- */
+
+double kmeans_weight(const KMeansOrder *order, size_t i)
 {
-    order->g = arena_array(order->arena, order->n + 1, sizeof *order->g);
-    order->gx = arena_array(order->arena, order->n + 1, sizeof *order->gx);
-    if (!order->g || !order->gx)
-        return error_memory(err, "the order of the weights");
-    double total = 0, zeros = 0;
-    size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
-    for (size_t i = 0; i < n; i++) {
-        double weight = kmeans_weight(in, order, i);
-        total += weight;
-        zeros += in->w[i] == 0 ? weight : 0;
-    }
-    for (size_t i = 0; i < order->n; i++) {
-        bool zero = order->index[i] == KMEANS_ZEROS;
-        double g = zero ? zeros : kmeans_weight(in, order, zero ? 0 : order->index[i]);
-        if (!(total > 0))
-            g = zero ? (double)order->zeros : 1;
-        order->gx[i + 1] = order->gx[i] + g * (double)order->x[i];
-        order->g[i + 1] = order->g[i] + g;
-    }
-    return ONNXPRESS_OK;
+    return i == order->zero_at ? order->zeros_weight : (double)order->weight[i];
 }
 
-int quantize_kmeans_order(const QuantizeInput *in, const float *relative, bool weighted,
-                          KMeansOrder **result, Error *err)
+/* Weights h * relative^2 in units of w / relative, where the indices were. Where they are all zero,
+ * ones: some order is needed, and any is as good. */
+static void weigh(const QuantizeInput *in, const float *relative, bool weighted, KMeansOrder *order,
+                  uint32_t *index)
 {
-    *result = NULL;
+    double total = 0;
+    order->weight = (float *)(void *)index;
+    for (size_t t = 0; t < in->n_tensors && weighted; t++)
+        for (size_t i = in->offset[t]; i < in->offset[t + 1]; i++) {
+            double weight = weight_of(in, relative, t, i);
+            total += weight;
+            order->zeros_weight += in->w[i] == 0 ? weight : 0;
+        }
+    bool alike = !(total > 0);
+    if (alike)
+        order->zeros_weight = (double)order->zeros;
+    for (size_t i = 0; i < order->n; i++) {
+        size_t from = index[i];
+        double weight = 1;
+        if (from != ZEROS && !alike) /* beyond a float's range only with steps beyond reason */
+            weight = fmin(weight_of(in, relative, tensor_of(in, from), from), (double)FLT_MAX);
+        order->weight[i] = (float)weight;
+    }
+}
+
+static void add_value(const KMeansOrder *order, size_t i, KMeansSums *sums)
+{
+    double weight = kmeans_weight(order, i);
+    sums->gx += weight * (double)order->x[i];
+    sums->g += weight;
+}
+
+KMeansSums kmeans_sums(const KMeansOrder *order, size_t i)
+{
+    size_t block = i == order->n ? order->blocks : i / KMEANS_BLOCK;
+    KMeansSums sums = {order->g[block], order->gx[block]};
+    for (size_t j = block * KMEANS_BLOCK; j < i; j++)
+        add_value(order, j, &sums);
+    return sums;
+}
+
+size_t kmeans_first_weighing(const KMeansOrder *order, size_t from, double goal)
+{
+    size_t block = from / KMEANS_BLOCK;
+    while (block + 1 < order->blocks && order->g[block + 1] < goal)
+        block++;
+    size_t i = block * KMEANS_BLOCK > from ? block * KMEANS_BLOCK : from;
+    KMeansSums sums = kmeans_sums(order, i);
+    for (; i + 1 < order->n; i++) {
+        add_value(order, i, &sums);
+        if (!(sums.g < goal))
+            break;
+    }
+    return i;
+}
+
+static void sum_blocks(KMeansOrder *order)
+{
+    KMeansSums sums = {0, 0};
+    for (size_t i = 0; i < order->n; i++) {
+        add_value(order, i, &sums);
+        order->g[i / KMEANS_BLOCK + 1] = sums.g;
+        order->gx[i / KMEANS_BLOCK + 1] = sums.gx;
+    }
+}
+
+int kmeans_order(const QuantizeInput *in, const float *relative, bool weighted, KMeansOrder *order,
+                 Error *err)
+{
     size_t n = in->n_tensors ? in->offset[in->n_tensors] : 0;
-    if (n >= KMEANS_ZEROS)
+    *order = (KMeansOrder){.arena = arena_create(), .zero_at = SIZE_MAX};
+    if (n >= ZEROS)
         return error_set(err, ONNXPRESS_MEMORY, "k-means: %zu weights are more than %lu", n,
-                         (unsigned long)KMEANS_ZEROS - 1);
-    Arena *arena = arena_create();
-    KMeansOrder *order = arena ? arena_array(arena, 1, sizeof *order) : NULL;
-    if (!order) {
-        arena_destroy(arena);
+                         (unsigned long)ZEROS - 1);
+    if (!order->arena)
         return error_memory(err, "the order of the weights");
-    }
-    *order = (KMeansOrder){.arena = arena, .weighted = weighted};
     for (size_t i = 0; i < n; i++)
         order->zeros += in->w[i] == 0;
     order->n = n - order->zeros + (order->zeros > 0);
-    float *steps = relative ? arena_array(arena, in->n_tensors, sizeof *steps) : NULL;
-    int status = relative && !steps ? error_memory(err, "the order of the weights") : ONNXPRESS_OK;
-    if (steps)
-        memcpy(steps, relative, in->n_tensors * sizeof *steps);
-    order->relative = steps;
+    order->blocks = (order->n + KMEANS_BLOCK - 1) / KMEANS_BLOCK;
+    order->x = arena_array(order->arena, order->n, sizeof *order->x);
+    uint32_t *index = arena_array(order->arena, order->n, sizeof *index);
+    order->g = arena_array(order->arena, order->blocks + 1, sizeof *order->g);
+    order->gx = arena_array(order->arena, order->blocks + 1, sizeof *order->gx);
+    int status = order->x && index && order->g && order->gx
+                     ? ONNXPRESS_OK
+                     : error_memory(err, "the order of the weights");
     if (!status)
-        status = sort_values(in, order, err);
-    if (!status)
-        status = sum_prefixes(in, order, err);
-    if (status) {
-        arena_destroy(arena);
-        return status;
+        status = sort_values(in, relative, order, index, err);
+    if (!status) {
+        weigh(in, relative, weighted && in->h, order, index);
+        sum_blocks(order);
     }
-    *result = order;
-    return ONNXPRESS_OK;
+    return status;
 }
 
-void quantize_kmeans_order_free(KMeansOrder *order)
+void kmeans_order_free(KMeansOrder *order)
 {
-    if (order)
-        arena_destroy(order->arena);
+    arena_destroy(order->arena);
+    *order = (KMeansOrder){0};
 }

@@ -21,11 +21,10 @@ int kmeans_seed_quantiles(const KMeansOrder *order, size_t k, double *centre, si
 {
     (void)scratch, (void)err;
     size_t i = 0;
+    double total = kmeans_sums(order, order->n).g;
     *made = 0;
     for (size_t j = 0; j < k; j++) {
-        double goal = order->g[order->n] * ((double)j + 0.5) / (double)k;
-        while (i + 1 < order->n && order->g[i + 1] < goal)
-            i++;
+        i = kmeans_first_weighing(order, i, total * ((double)j + 0.5) / (double)k);
         *made = add_ascending(centre, *made, (double)order->x[i]);
     }
     return ONNXPRESS_OK;
@@ -51,7 +50,8 @@ static double block_share(const KMeansOrder *order, size_t blocks, size_t b, dou
     size_t from = last * b / blocks, to = last * (b + 1) / blocks;
     *low = (double)order->x[from];
     *width = (double)order->x[to] - *low;
-    return cbrt(order->g[to + 1] - order->g[from]) * cbrt(*width) * cbrt(*width);
+    double weight = kmeans_sums(order, to + 1).g - kmeans_sums(order, from).g;
+    return cbrt(weight) * cbrt(*width) * cbrt(*width);
 }
 
 int kmeans_seed_density(const KMeansOrder *order, size_t k, double *centre, size_t *made,

@@ -51,13 +51,9 @@ int quantize_uniform(const QuantizeInput *in, float step, const float *relative,
  * several: quantiles, uniform over the range, density^(1/3), and for up to 256 centres the optimum
  * over blocks of values). Centres that die are dropped. A centre is kept at exactly 0 when any
  * tensor holds exact zeros. Then, in scope tensor, scales and centres are refitted as for the
- * grid. KMeansOrder may be reused for several k of the same input. */
-typedef struct KMeansOrder KMeansOrder;
-int quantize_kmeans_order(const QuantizeInput *in, const float *relative, bool weighted,
-                          KMeansOrder **order, Error *err);
-void quantize_kmeans_order_free(KMeansOrder *order);
-int quantize_kmeans(const QuantizeInput *in, const KMeansOrder *order, int k,
-                    QuantizeScope scope, Arena *arena, Quantized *out, Error *err);
+ * grid. */
+int quantize_kmeans(const QuantizeInput *in, const float *relative, int k, QuantizeScope scope,
+                    bool weighted, Arena *arena, Quantized *out, Error *err);
 
 /* Entropy-constrained scalar quantization, the paper's iteration: each weight goes to the centre of
  * least h (w - reconstruction)^2 - lambda log2 p, where p is the share of weights that the centre
