@@ -377,6 +377,43 @@ START_TEST(answers_change_less_than_with_plain_rounding)
 }
 END_TEST
 
+/* And what is rounded afterwards, too. */
+START_TEST(pruned_weights_are_taken_up_and_stay_zero)
+{
+    random_state = (uint64_t)_i;
+    Layer layer = random_layer(1, 200, 48, 6, _i % 2);
+    size_t n = weights_of(&layer.matrix), at[2] = {0, n}, pruned = 0;
+    random_weights(w, n, 1);
+    for (size_t i = 0; i < n; i++)
+        other[i] = fabsf(w[i]) < 0.5f ? 0 : w[i];
+    QuantizeInput in = {1, at, w, NULL};
+    float *values = make(n, sizeof *values), *once = make(n, sizeof *once);
+    memcpy(values, other, n * sizeof *values);
+    memcpy(once, other, n * sizeof *once);
+    ck_assert(!quantize_pruned(&in, &layer.matrix, 2, values, &error));
+    ck_assert(!quantize_pruned(&in, &layer.matrix, 1, once, &error));
+    ck_assert_mem_eq(values, once, n * sizeof *once);
+    ck_assert_double_lt(answer_error(&layer, w, values), 0.5 * answer_error(&layer, w, other));
+    in.w = values;
+    Quantized q = compensate(&in, &layer.matrix, 0.1f, ones, QUANTIZE_SCOPE_MODEL, 2);
+    quantize_reconstruct(&in, &q, recon);
+    for (size_t i = 0; i < n; i++)
+        if (other[i] == 0) {
+            ck_assert(values[i] == 0 && recon[i] == 0);
+            pruned++;
+        }
+    ck_assert_uint_gt(pruned, n / 4);
+    ck_assert_double_lt(answer_error(&layer, w, recon), 0.5 * answer_error(&layer, w, other));
+
+    QuantizeMatrix unknown = layer.matrix; /* stays as it is */
+    unknown.factor = NULL;
+    in.w = w;
+    memcpy(values, other, n * sizeof *values);
+    ck_assert(!quantize_pruned(&in, &unknown, 2, values, &error));
+    ck_assert_mem_eq(values, other, n * sizeof *values);
+}
+END_TEST
+
 START_TEST(layouts_give_the_same_cells)
 {
     enum { GROUPS = 2, ROWS = 11, COLUMNS = 13 };
@@ -610,6 +647,7 @@ int main(void)
     TCase *rounding = add_case(suite, "rounding");
     tcase_add_test(rounding, each_weight_is_rounded_at_the_optimum_left);
     tcase_add_loop_test(rounding, answers_change_less_than_with_plain_rounding, 0, 8);
+    tcase_add_loop_test(rounding, pruned_weights_are_taken_up_and_stay_zero, 0, 4);
     tcase_add_test(rounding, layouts_give_the_same_cells);
     tcase_add_test(rounding, threads_change_nothing);
     tcase_add_test(rounding, values_are_whole_multiples_of_the_step);

@@ -231,7 +231,6 @@ static int find_doubt(Compression *c)
 
 static int prune(Compression *c)
 {
-    fill_choose(c);
     int rc = find_doubt(c);
     return rc ? rc : prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
@@ -408,10 +407,12 @@ static int make_small(Compression *c, Model **small)
     if (!rc)
         rc = select_weights(s, c->h, c->source, &c->selection);
     if (!rc)
-        rc = prune(c);
+        fill_choose(c);
     if (!rc)
         rc = find_layers(c);
     give_back_memory();
+    if (!rc)
+        rc = prune(c);
     if (!rc)
         rc = quantize_to_goal(c, small);
     return rc ? rc : tune(c, small);

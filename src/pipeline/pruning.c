@@ -6,6 +6,7 @@
 #define SEARCH_STEPS 16   /* to a share within 1.5e-5 */
 #define MEASURED_STEPS 10 /* to one within 0.001: each runs the model */
 #define GOAL_PART 0.5     /* of the goal; the rest is for the quantization */
+#define WORTHWHILE 0.01   /* a smaller gain may be the estimate's error */
 
 PruneMeasure pruning_measure(const OnnxPressOptions *options)
 {
@@ -85,39 +86,58 @@ int pruning_auto(Session *session, Pruning *pruning, double part, double *share)
     return rc;
 }
 
-/* The weights with the masks on. */
-static void mask_values(const Pruning *pruning, const size_t *offset, const int *tensor,
-                        const float *from, float *to)
+/* ---- compress's ---- */
+
+typedef struct {
+    Session *session;
+    const ChooseInput *input;
+    Selection *selection;
+    Pruning pruning;
+    int *tensor;        /* [pruning.input.n] of the selection */
+    QuantizeInput whole; /* the selection's as it was */
+} Cut;
+
+/* Removes the share of the weights, as they were, from the selection's values; what they did is taken up
+ * by the others where compensation knows how. */
+static int apply_share(Cut *cut, double share)
 {
-    for (int k = 0; k < pruning->input.n; k++)
-        for (int64_t i = 0; i < pruning->input.count[k]; i++) {
-            size_t at = offset[tensor[k]] + (size_t)i;
-            to[at] = pruning->mask[k][i] ? from[at] : 0;
-        }
+    Session *session = cut->session;
+    const QuantizeInput *whole = &cut->whole;
+    Pruning *pruning = &cut->pruning;
+    float *values = cut->selection->values;
+    memcpy(values, whole->w, whole->offset[whole->n_tensors] * sizeof *values);
+    cut->selection->pruned = share > 0;
+    if (!cut->selection->pruned)
+        return ONNXPRESS_OK;
+    int rc = pruning_cut(session, pruning, share);
+    for (int k = 0; k < pruning->input.n && !rc; k++)
+        for (int64_t i = 0; i < pruning->input.count[k]; i++)
+            if (!pruning->mask[k][i])
+                values[whole->offset[cut->tensor[k]] + (size_t)i] = 0;
+    return rc || !cut->input->matrix
+               ? rc
+               : quantize_pruned(whole, cut->input->matrix, session->threads, values, session->err);
 }
 
-static int find_share(Session *session, const ChooseInput *input, const Selection *selection,
-                      const int *tensor, Pruning *pruning, double *share)
+/* The largest share that leaves the quantization its part of the goal. */
+static int find_share(Cut *cut, double *share)
 {
-    const QuantizeInput *in = &selection->input;
-    size_t n = in->offset[in->n_tensors];
-    float *values = arena_array(session->arena, n, sizeof *values);
+    Session *session = cut->session;
+    const Selection *selection = cut->selection;
     const real **weights =
         arena_array(session->arena, (size_t)selection->n_weights + 1, sizeof *weights);
-    if (!values || !weights)
+    if (!weights)
         return error_memory(session->err, "the masks");
-    memcpy(values, in->w, n * sizeof *values);
     for (int t = 0; t < selection->n_coded; t++)
-        weights[selection->weight[t]] = values + in->offset[t];
+        weights[selection->weight[t]] = selection->values + cut->whole.offset[t];
     double low = 0, high = 1;
     int rc = ONNXPRESS_OK;
     for (int step = 0; !rc && step < MEASURED_STEPS; step++) {
         double middle = (low + high) / 2;
         bool meets = false;
-        rc = pruning_cut(session, pruning, middle);
-        mask_values(pruning, in->offset, tensor, in->w, values);
+        rc = apply_share(cut, middle);
         if (!rc)
-            rc = choose_values_meet(session, input, weights, GOAL_PART, &meets);
+            rc = choose_values_meet(session, cut->input, weights, GOAL_PART, &meets);
         if (!rc)
             rc = session_progress(session, "pruning", (double)(step + 1) / MEASURED_STEPS);
         *(meets ? &low : &high) = middle;
@@ -126,44 +146,80 @@ static int find_share(Session *session, const ChooseInput *input, const Selectio
     return rc;
 }
 
+/* Of parts of the largest share, and none, the one with the smallest result. */
+static int best_share(Cut *cut, double largest, double *share)
+{
+    static const double parts[] = {0, 0.25, 0.5, 0.75, 1};
+    uint64_t least = 0;
+    *share = 0;
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+        Choice choice;
+        int rc = apply_share(cut, parts[k] * largest);
+        if (rc)
+            return rc;
+        rc = choose_quantization(cut->session, cut->selection, cut->input, &choice);
+        uint64_t bytes = choice.bytes;
+        choice_free(&choice);
+        if (rc && rc != ONNXPRESS_GOAL)
+            return rc;
+        *cut->session->err = (Error){0}; /* without any within the goal it is told when none is left */
+        if (!rc && (least == 0 || (double)bytes < (1 - WORTHWHILE) * (double)least)) {
+            least = bytes;
+            *share = parts[k] * largest;
+        }
+    }
+    return ONNXPRESS_OK;
+}
+
+static int open_cut(Cut *cut)
+{
+    Session *session = cut->session;
+    const Selection *selection = cut->selection;
+    size_t n = (size_t)selection->n_weights + 1;
+    size_t elements = selection->input.offset[selection->n_coded];
+    const real **w = arena_array(session->arena, n, sizeof *w);
+    const float **h = arena_array(session->arena, n, sizeof *h);
+    float *whole = arena_array(session->arena, elements, sizeof *whole);
+    cut->tensor = arena_array(session->arena, n, sizeof *cut->tensor);
+    if (!w || !h || !whole || !cut->tensor)
+        return error_memory(session->err, "the masks");
+    memcpy(whole, selection->values, elements * sizeof *whole);
+    cut->whole = selection->input;
+    cut->whole.w = whole;
+    for (int t = 0; t < selection->n_coded; t++) {
+        w[selection->weight[t]] = whole + cut->whole.offset[t];
+        h[selection->weight[t]] = cut->whole.h + cut->whole.offset[t];
+    }
+    int rc = pruning_open(session, w, h, &cut->pruning);
+    for (int k = 0, t = 0; !rc && k < cut->pruning.input.n; t++)
+        if (selection->weight[t] == cut->pruning.weight[k])
+            cut->tensor[k++] = t;
+    return rc;
+}
+
 int prune_selection(Session *session, const ChooseInput *input, Selection *selection,
                     double *pruned)
 {
-    const OnnxPressOptions *options = session->options;
-    const QuantizeInput *in = &selection->input;
-    size_t n = (size_t)selection->n_weights + 1;
-    const real **w = arena_array(session->arena, n, sizeof *w);
-    const float **h = arena_array(session->arena, n, sizeof *h);
-    int *tensor = arena_array(session->arena, n, sizeof *tensor); /* of the selection, by mask */
-    Pruning pruning;
-    int rc = w && h && tensor ? ONNXPRESS_OK : error_memory(session->err, "the masks");
-    double share = options->prune;
+    Cut cut = {.session = session, .input = input, .selection = selection};
+    double share = session->options->prune, largest = 0;
     *pruned = NAN;
-    if (rc || share == 0)
-        return rc;
-    for (int t = 0; t < selection->n_coded; t++) {
-        w[selection->weight[t]] = in->w + in->offset[t];
-        h[selection->weight[t]] = in->h + in->offset[t];
-    }
-    rc = pruning_open(session, w, h, &pruning);
-    for (int k = 0, t = 0; k < pruning.input.n && !rc; t++)
-        if (selection->weight[t] == pruning.weight[k])
-            tensor[k++] = t;
-    if (!rc && share == ONNXPRESS_PRUNE_AUTO)
-        rc = input->answers ? find_share(session, input, selection, tensor, &pruning, &share)
+    if (share == 0)
+        return ONNXPRESS_OK;
+    int rc = open_cut(&cut);
+    if (!rc && share == ONNXPRESS_PRUNE_AUTO) {
+        rc = input->answers ? find_share(&cut, &largest)
                             : error_set(session->err, ONNXPRESS_UNSUPPORTED,
                                         "%s: cannot be run, so --prune auto cannot be measured",
                                         session->model->path);
-    if (!rc)
-        rc = pruning_cut(session, &pruning, share);
-    if (!rc) {
-        selection->pruned = true;
-        mask_values(&pruning, in->offset, tensor, in->w, selection->values);
+        if (!rc)
+            rc = best_share(&cut, largest, &share);
     }
+    if (!rc)
+        rc = apply_share(&cut, share);
     int64_t zeros = 0, total = 0;
-    for (int k = 0; k < pruning.input.n && !rc; k++)
-        for (int64_t i = 0; i < pruning.input.count[k]; i++, total++)
-            zeros += !pruning.mask[k][i];
+    for (int k = 0; k < cut.pruning.input.n && !rc; k++)
+        for (int64_t i = 0; i < cut.pruning.input.count[k]; i++, total++)
+            zeros += selection->pruned && !cut.pruning.mask[k][i];
     *pruned = total ? (double)zeros / (double)total : NAN;
     return rc;
 }

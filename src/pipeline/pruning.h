@@ -24,8 +24,9 @@ double pruning_damage(const Pruning *pruning);
 /* The largest share whose damage is at most `part` of that of removing all. */
 int pruning_auto(Session *session, Pruning *pruning, double part, double *share);
 
-/* Compress's: removes what the options ask for from the selected weights; auto: the most with which
- * the model stays within half of the goal, found by running it. *pruned: the share of zeros. */
+/* Compress's: removes what the options ask for from the selected weights, the others taking up what they
+ * did where input->matrix tells how; auto: of the most with which the model stays within half of the
+ * goal, parts of it and none, the share with the smallest result. *pruned: the share of zeros. */
 int prune_selection(Session *session, const ChooseInput *input, Selection *selection,
                     double *pruned);
 

@@ -19,12 +19,26 @@ typedef struct {
     const QuantizeMatrix *matrix;
     float step, zero_half;
     int32_t low, high; /* cells in use by plain rounding, widened */
+    float *value;      /* not NULL: nothing is rounded, but these are zeros where they have been */
 } Layer;
 
 static inline float nearest_cell(float x, float zero_half)
 {
     float cell = rintf(x);
     return cell == 0 && fabsf(x) > zero_half ? copysignf(1, x) : cell;
+}
+
+/* What x, which the element at `at` has come to, is made. */
+static inline float settle_element(const Layer *layer, size_t at, float x)
+{
+    if (layer->value)
+        return layer->value[at] = layer->value[at] == 0 ? 0 : x;
+    float cell = nearest_cell(x / layer->step, layer->zero_half);
+    cell = fminf(fmaxf(cell, (float)layer->low), (float)layer->high);
+    /* An exact zero stays one (it may have been pruned), whatever it was to take up. */
+    cell = layer->w[at] == 0 ? 0 : cell;
+    layer->cell[at] = (int32_t)cell;
+    return cell * layer->step;
 }
 
 /* Rounds rows [first, first + n) of a group; `tile` holds n rows of the matrix. */
@@ -42,12 +56,7 @@ static void round_tile(const Layer *layer, size_t group, size_t first, size_t n,
         for (size_t r = 0; r < n; r++) {
             float *row = tile + r * columns;
             size_t at = base + r * m->row_stride + c * m->column_stride;
-            float cell = nearest_cell(row[c] / layer->step, layer->zero_half);
-            cell = fminf(fmaxf(cell, (float)layer->low), (float)layer->high);
-            /* An exact zero stays one (it may have been pruned), whatever it was to take up. */
-            cell = layer->w[at] == 0 ? 0 : cell;
-            layer->cell[at] = (int32_t)cell;
-            float error = (row[c] - cell * layer->step) / u[c];
+            float error = (row[c] - settle_element(layer, at, row[c])) / u[c];
 #pragma omp simd
             for (size_t k = c + 1; k < columns; k++)
                 row[k] -= error * u[k];
@@ -76,6 +85,18 @@ static int round_layer(const Layer *layer, int threads)
         free(tile);
     }
     return failed ? ONNXPRESS_MEMORY : ONNXPRESS_OK;
+}
+
+int quantize_pruned(const QuantizeInput *in, const QuantizeMatrix *matrix, int threads,
+                    float *values, Error *err)
+{
+    for (size_t t = 0; t < in->n_tensors; t++) {
+        size_t first = in->offset[t];
+        Layer layer = {.w = in->w + first, .matrix = &matrix[t], .value = values + first};
+        if (matrix[t].factor && round_layer(&layer, threads) != ONNXPRESS_OK)
+            return error_memory(err, "the pruning");
+    }
+    return ONNXPRESS_OK;
 }
 
 /* Plain cells of one tensor, and their range; false when a cell is beyond the levels there can be.

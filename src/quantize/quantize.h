@@ -93,6 +93,12 @@ int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, 
                          const float *relative, float zero_half, QuantizeScope scope, int threads,
                          Arena *arena, Quantized *out, Error *err);
 
+/* Pruning with error compensation: `values` are the input's weights with zeros for those that are
+ * pruned. Zeros stay, and what they take from a row's answers the weights behind them in the row take
+ * up. Tensors whose matrix[t].factor is NULL stay as they are. */
+int quantize_pruned(const QuantizeInput *in, const QuantizeMatrix *matrix, int threads,
+                    float *values, Error *err);
+
 /* recon[i] = scale * centre[symbol]. */
 void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *recon);
 /* Distortion of one tensor. */
