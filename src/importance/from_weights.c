@@ -36,7 +36,7 @@ static int typical_count(const Program *program, Arena *arena, double *count, Er
 int importance_from_weights(const Program *program, bool small_finer, Arena *arena, float **h,
                             Error *err)
 {
-    double typical;
+    double typical = 1;
     int status = typical_count(program, arena, &typical, err);
     for (int w = 0; w < program_weights(program) && !status; w++) {
         const Weight *weight = program_weight(program, w);
