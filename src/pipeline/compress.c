@@ -235,7 +235,6 @@ static int prune(Compression *c)
     return rc ? rc : prune_selection(&c->session, &c->choose, &c->selection, &c->pruned);
 }
 
-
 static const char *note_text(Compression *c)
 {
     Session *s = &c->session;
@@ -293,9 +292,14 @@ static int rewrite_copy(Compression *c, Model **copy)
     }
     if (!rc)
         rc = rewrite_apply(*copy, &coded, c->form, note, s->err);
-    return rc || s->options->graph == ONNXPRESS_GRAPH_KEEP
-               ? rc
-               : rewrite_shorten(*copy, c->written, in->n_tensors, s->err);
+    if (rc || s->options->graph == ONNXPRESS_GRAPH_KEEP)
+        return rc;
+    rc = rewrite_shorten(*copy, c->written, in->n_tensors, s->err);
+    /* The check asks for them when the copy is gone. */
+    for (size_t t = 0; t < in->n_tensors && !rc; t++)
+        if (!(c->written[t] = arena_strdup(s->arena, c->written[t])))
+            rc = error_memory(s->err, "the names of weights");
+    return rc;
 }
 
 /* While the result takes memory the values need not, which the model has, to be read again. */
