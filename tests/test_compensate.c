@@ -604,26 +604,50 @@ START_TEST(a_narrow_cell_at_zero_keeps_small_weights)
 }
 END_TEST
 
-START_TEST(too_many_levels_are_refused)
+START_TEST(a_grid_stretched_by_outliers_has_few_levels)
 {
     Layer layer = random_layer(1, 2, 2, 1, true);
     static const size_t at[2] = {0, 4};
     QuantizeInput in = {1, at, w, NULL};
     Quantized q;
-    /* The largest cell that leaves room for compensation on both sides, and the next. */
+    /* The largest cell that leaves room for compensation, and the next. */
     for (int beyond = 0; beyond < 2; beyond++) {
-        int most = QUANTIZE_MAX_LEVELS / 2 - 2 + beyond;
+        int most = (1 << 20) - 1 + beyond;
         float values[4] = {(float)most, (float)-most, 0.3f, -0.6f};
         memcpy(w, values, sizeof values);
         error = (Error){0};
         int rc = quantize_compensated(&in, &layer.matrix, 1, ones, 0.5f, QUANTIZE_SCOPE_MODEL, 1,
                                       arena, &q, &error);
         ck_assert_int_eq(rc, beyond ? ONNXPRESS_GOAL : ONNXPRESS_OK);
+        ck_assert(beyond || q.levels <= 4);
     }
     ck_assert_msg(strstr(error.message, "levels") != NULL, "%s", error.message);
     ck_assert_int_eq(quantize_compensated(&in, &layer.matrix, 1e-38f, ones, 0.5f,
                                           QUANTIZE_SCOPE_MODEL, 1, arena, &q, &error),
                      ONNXPRESS_GOAL);
+}
+END_TEST
+
+START_TEST(too_many_levels_are_refused)
+{
+    enum { N = QUANTIZE_MAX_LEVELS + 1 };
+    float *values = malloc(N * sizeof *values);
+    ck_assert_ptr_nonnull(values);
+    for (int i = 0; i < N; i++)
+        values[i] = (float)(i - N / 2);
+    QuantizeMatrix matrix = {.effect = 1};
+    Quantized q;
+    for (size_t n = N - 1; n <= N; n++) {
+        const size_t at[2] = {0, n};
+        QuantizeInput in = {1, at, values, NULL};
+        error = (Error){0};
+        int rc = quantize_compensated(&in, &matrix, 1, ones, 0.5f, QUANTIZE_SCOPE_MODEL, 1, arena,
+                                      &q, &error);
+        ck_assert_int_eq(rc, n == N ? ONNXPRESS_GOAL : ONNXPRESS_OK);
+        ck_assert(n == N || q.levels == QUANTIZE_MAX_LEVELS);
+    }
+    ck_assert_msg(strstr(error.message, "levels") != NULL, "%s", error.message);
+    free(values);
 }
 END_TEST
 
@@ -657,6 +681,7 @@ int main(void)
     tcase_add_test(edges, nothing_to_round_is_no_error);
     tcase_add_test(rounding, a_narrow_cell_at_zero_keeps_small_weights);
     tcase_add_test(edges, steps_that_cannot_be_are_refused);
+    tcase_add_test(edges, a_grid_stretched_by_outliers_has_few_levels);
     tcase_add_test(edges, too_many_levels_are_refused);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

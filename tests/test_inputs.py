@@ -240,11 +240,31 @@ def sensitive(work):
     check("sensitive: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
 
 
+def closed_gate(work):
+    """A table that keeps a gate closed and hardly matters else: by its importance it may round to zeros."""
+    model, data = work / "gate.onnx", work / "gate.npy"
+    np.save(data, RNG.standard_normal((200, 64)).astype(np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "w1"], ["a"]), helper.make_node("Relu", ["a"], ["b"]),
+             helper.make_node("Sub", ["limit", "table"], ["c"]), helper.make_node("Relu", ["c"], ["d"]),
+             helper.make_node("Mul", ["d", "loud"], ["e"]), helper.make_node("Add", ["b", "e"], ["f"]),
+             helper.make_node("Mul", ["table", "faint"], ["h"]), helper.make_node("Add", ["f", "h"], ["g"]),
+             helper.make_node("MatMul", ["g", "w2"], ["y"])]
+    save(model, nodes, [("x", TensorProto.FLOAT, ["N", 64])], [("y", TensorProto.FLOAT, ["N", 10])],
+         {"w1": normal(64, 64), "w2": normal(64, 10), "limit": np.float32([0.5]), "loud": np.float32([100]),
+          "faint": np.float32([1e-5]), "table": RNG.uniform(0.8, 1.2, 64).astype(np.float32)})
+    made = compress(model, "--calib", data, "--scope", "tensor")
+    reasons = {t["name"]: t["reason"] for t in made["tensors"]}
+    check("closed gate: found", "times finer" in reasons["table"], reasons)
+    check("closed gate: ratio", made["ratio"] > 3, made["ratio"])
+    fresh = RNG.standard_normal((100, 64)).astype(np.float32)
+    check("closed gate: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out,
-                     mostly_unused, nothing_to_find):
+                     mostly_unused, nothing_to_find, closed_gate):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

@@ -9,11 +9,15 @@
 #include "entropy/entropy.h"
 #include "pipeline/sensitive.h"
 
-/* Where the data prove little: no step above so many root mean squares. */
+/* Where the data prove little, and of tensors whose importance does: no step above so many root mean
+ * squares. */
 #define DOUBTFUL_STEP 0.25
 
+/* Searches for sensitive tensors, at most. */
+#define FINER_ROUNDS 3
+
 /* The finest grid tried has this many cells over the largest weight. */
-#define FINEST_CELLS 30000.0
+#define FINEST_CELLS 1e6
 #define SEARCH_STEPS 13
 /* The narrower cell at zero that is tried too, as half its width in steps, and where its step is looked
  * for: from so much finer to so much coarser than the best step of the plain grid. At coarse steps
@@ -52,8 +56,7 @@ typedef struct {
     double near;        /* a step known to be about right; 0: none is known */
     float *relative;
     const float *finer; /* per tensor, of what `relative` has been multiplied with; NULL: 1 */
-    float *most;   /* per tensor: no larger step than this; NULL: no bound */
-    float *bounded; /* [n_tensors] */
+    float *bounded;     /* [n_tensors] */
     Choice best;    /* the last that met the goal; while the search runs, numbers only */
     Choice nearest; /* the finest that did not, for the message (numbers only) */
     Error refusal;  /* of the last step at which the model could not answer as it had */
@@ -128,10 +131,16 @@ static int ecsq_levels(const Search *s, double lambda)
 static const float *relative_at(const Search *s, double x)
 {
     const QuantizeInput *in = &s->selection->input;
-    if (!s->most)
+    const float *finer = s->scope == QUANTIZE_SCOPE_TENSOR ? s->finer : NULL;
+    if (!s->input->cautious && !finer)
         return s->relative;
-    for (size_t t = 0; t < in->n_tensors; t++)
-        s->bounded[t] = fminf(s->relative[t], s->most[t] / (float)x);
+    for (size_t t = 0; t < in->n_tensors; t++) {
+        bool bound = s->input->cautious || finer[t] < 1;
+        double size = bound ? quantize_size(in, t) : 0;
+        s->bounded[t] = s->relative[t];
+        if (size > 0)
+            s->bounded[t] = fminf(s->relative[t], (float)(DOUBTFUL_STEP * size / x));
+    }
     return s->bounded;
 }
 
@@ -317,9 +326,10 @@ static int try_at(void *context, double y, double *excess, Error *err)
         rc = size ? estimate_bytes(s, &choice) : measure_answers(s, &choice);
     if (rc) {
         choice_free(&choice);
-        if (rc != ONNXPRESS_DATA)
+        if (rc != ONNXPRESS_DATA && rc != ONNXPRESS_GOAL)
             return rc;
-        /* Rounded too coarsely, a loop runs for other rounds: no comparison, and so no goal met. */
+        /* Rounded too coarsely, a loop runs for other rounds, and too finely, there are too many levels:
+         * no comparison, and so no goal met. */
         s->refusal = *s->session->err;
         *s->session->err = (Error){0};
         return ONNXPRESS_OK;
@@ -337,41 +347,17 @@ static int try_at(void *context, double y, double *excess, Error *err)
 
 /* ---- the search ---- */
 
-static double root_mean_square(const QuantizeInput *in, size_t tensor)
-{
-    double sum = 0;
-    size_t first = in->offset[tensor], last = in->offset[tensor + 1];
-    for (size_t i = first; i < last; i++)
-        sum += (double)in->w[i] * (double)in->w[i];
-    return last > first ? sqrt(sum / (double)(last - first)) : 0;
-}
-
 /* The step that is CHOOSE_CAUTIOUS_STEP root mean squares of the tensor it is largest for. */
 static double cautious_step(const Search *s)
 {
     const QuantizeInput *in = &s->selection->input;
     double step = DBL_MAX;
     for (size_t t = 0; t < in->n_tensors; t++) {
-        double size = root_mean_square(in, t);
+        double size = quantize_size(in, t);
         if (size > 0)
             step = fmin(step, CHOOSE_CAUTIOUS_STEP * size / (double)s->relative[t]);
     }
     return step == DBL_MAX ? 1 : step;
-}
-
-static int bound_steps(Search *s)
-{
-    const QuantizeInput *in = &s->selection->input;
-    Arena *arena = s->session->arena;
-    s->most = arena_array(arena, in->n_tensors, sizeof *s->most);
-    s->bounded = arena_array(arena, in->n_tensors, sizeof *s->bounded);
-    if (!s->most || !s->bounded)
-        return error_memory(s->session->err, "the search");
-    for (size_t t = 0; t < in->n_tensors; t++) {
-        double size = root_mean_square(in, t);
-        s->most[t] = size > 0 ? (float)(DOUBTFUL_STEP * size) : FLT_MAX;
-    }
-    return ONNXPRESS_OK;
 }
 
 static int unreachable(Search *s)
@@ -398,9 +384,11 @@ static int open_scope(Search *s, QuantizeScope scope)
     Session *session = s->session;
     const QuantizeInput *in = &s->selection->input;
     s->scope = scope;
-    if (!s->relative)
+    if (!s->relative) {
         s->relative = arena_array(session->arena, in->n_tensors, sizeof *s->relative);
-    if (!s->relative)
+        s->bounded = arena_array(session->arena, in->n_tensors, sizeof *s->bounded);
+    }
+    if (!s->relative || !s->bounded)
         return error_memory(session->err, "the search");
     int rc = quantize_relative_steps(in, scope, s->relative, session->err);
     /* What compensation takes up of a tensor's error lets its step grow. */
@@ -514,59 +502,73 @@ static void forget(Search *s)
     s->evaluations = 0;
 }
 
-/* The search once more, with finer steps for tensors that turned out sensitive. first: what the
- * first search returned. */
-static int search_finer(Search *s, int first)
+/* The search once more, with finer steps for tensors that turned out sensitive. before: what the search
+ * before it returned; *found: whether there were any, and their steps have helped. */
+static int search_finer(Search *s, int before, bool *found)
 {
     Session *session = s->session;
     /* What just failed shows it too where the answers jump. */
     Choice *choice[] = {&s->nearest, &s->best};
     size_t n = s->selection->input.n_tensors;
-    OnnxPressGoal goal = session->options->goal;
-    bool found = false;
-    if ((first && first != ONNXPRESS_GOAL) || s->scope != QUANTIZE_SCOPE_TENSOR ||
-        !s->input->answers || s->near > 0 ||
-        goal_is_size(goal) || goal == ONNXPRESS_GOAL_STEP || goal == ONNXPRESS_GOAL_MAX_DROP ||
-        session->options->method == ONNXPRESS_METHOD_KMEANS || session->options->hessian ||
-        session->options->importance != ONNXPRESS_IMPORTANCE_GAUSS_NEWTON)
-        return first; /* other importances know no distances */
     Error reason = *session->err;
+    const float *others = s->finer;
     float *finer = arena_array(session->arena, n, sizeof *finer);
     *session->err = (Error){0};
+    *found = false;
     int rc = finer ? ONNXPRESS_OK : error_memory(session->err, "the search");
-    for (int k = 0; k < 2 && !rc && !found; k++) {
+    for (int k = 0; k < 2 && !rc && !*found; k++) {
         if (!choice[k]->measured)
             continue;
         if (!choice[k]->arena)
             rc = quantize_again(s, choice[k]);
         if (!rc)
-            rc = sensitive_find(session, s->selection, s->input, choice[k], finer, &found);
+            rc = sensitive_find(session, s->selection, s->input, choice[k], finer, found);
     }
     if (rc)
         return rc;
-    if (!found) {
+    if (!*found) {
         *session->err = reason;
-        return first;
+        return before;
     }
-    for (size_t t = 0; t < n; t++)
+    for (size_t t = 0; t < n; t++) {
         s->relative[t] *= finer[t];
+        finer[t] *= others ? others[t] : 1;
+    }
     s->finer = finer;
     Choice without = s->best;
     memset(&s->best, 0, sizeof s->best);
     forget(s);
     rc = search_scope(s);
-    if (rc != ONNXPRESS_GOAL || first) {
+    if (rc != ONNXPRESS_GOAL || before) {
         choice_free(&without);
         return rc;
     }
     /* The finest grid is no longer fine enough for the others. */
     for (size_t t = 0; t < n; t++)
-        s->relative[t] /= finer[t];
-    s->finer = NULL;
+        s->relative[t] *= (others ? others[t] : 1) / finer[t];
+    s->finer = others;
     choice_free(&s->best);
     s->best = without;
     *session->err = (Error){0};
+    *found = false;
     return s->best.arena ? ONNXPRESS_OK : quantize_again(s, &s->best);
+}
+
+/* The search in the scope; while one tensor's rounding decides, that of another hardly shows: so
+ * sensitive ones are looked for more than once. */
+static int search_sensitive(Search *s)
+{
+    const OnnxPressOptions *options = s->session->options;
+    int rc = search_scope(s);
+    /* Other importances know no distances. */
+    bool found = s->scope == QUANTIZE_SCOPE_TENSOR && s->input->answers && !(s->near > 0) &&
+                 !goal_is_size(options->goal) && options->goal != ONNXPRESS_GOAL_STEP &&
+                 options->goal != ONNXPRESS_GOAL_MAX_DROP &&
+                 options->method != ONNXPRESS_METHOD_KMEANS && !options->hessian &&
+                 options->importance == ONNXPRESS_IMPORTANCE_GAUSS_NEWTON;
+    for (int round = 0; round < FINER_ROUNDS && found && (!rc || rc == ONNXPRESS_GOAL); round++)
+        rc = search_finer(s, rc, &found);
+    return rc;
 }
 
 /* A goal on size is met by all: the one whose answers are nearest wins. Else the smaller. */
@@ -596,7 +598,7 @@ static int search_and_keep(Search *s, QuantizeScope scope, Choice *choice, Error
     forget_arrays(choice);
     int rc = open_scope(s, scope);
     if (!rc)
-        rc = search_finer(s, search_scope(s));
+        rc = search_sensitive(s);
     if (!rc)
         rc = estimate_bytes(s, &s->best);
     if (!rc)
@@ -621,7 +623,7 @@ int choose_quantization(Session *session, const Selection *selection, const Choo
     const OnnxPressOptions *options = session->options;
     memset(choice, 0, sizeof *choice);
     Search s = {.session = session, .selection = selection, .input = input, .zero_half = 0.5f};
-    int rc = input->cautious ? bound_steps(&s) : ONNXPRESS_OK;
+    int rc = ONNXPRESS_OK;
     Error failure = {0}, ignored;
     for (int scope = QUANTIZE_SCOPE_MODEL; scope <= QUANTIZE_SCOPE_TENSOR && !rc; scope++) {
         /* A step for all tensors makes no sense without data, unless it is asked for. */

@@ -16,6 +16,7 @@ typedef struct {
     Session *session;
     const Selection *selection;
     const ChooseInput *input;
+    const Answers *answers; /* on the goal's samples or on those that the importance saw */
     const double *expected; /* [n_coded] in parts of the goal */
     const float *rounded;   /* as selection->input.w */
     const real **weights;   /* [n_weights] */
@@ -46,8 +47,8 @@ static int measure_part(Probe *p, int first, int end, double *excess)
     memset(p->weights, 0, (size_t)p->selection->n_weights * sizeof *p->weights);
     for (int t = first; t < end; t++)
         p->weights[p->selection->weight[t]] = p->rounded + p->selection->input.offset[t];
-    int rc = answers_compare(p->input->answers, s->program, p->input->data->feed, p->weights,
-                             s->kind, &evaluate, NULL, p->distance, NULL, s->err);
+    int rc = answers_compare(p->answers, s->program, p->input->data->feed, p->weights, s->kind,
+                             &evaluate, NULL, p->distance, NULL, s->err);
     if (rc == ONNXPRESS_DATA) { /* it cannot even answer */
         *s->err = (Error){0};
         *excess = INFINITY;
@@ -100,9 +101,13 @@ int sensitive_find(Session *session, const Selection *selection, const ChooseInp
     }
     if (!rc) {
         double whole = goal_excess(session, input->answers, choice->distance, choice->score);
+        double all = choice->all
+                         ? goal_excess(session, input->answers, choice->all, choice->score)
+                         : 0;
         Probe probe = {.session = session,
                        .selection = selection,
                        .input = input,
+                       .answers = all > whole ? input->seen : input->answers,
                        .expected = each,
                        .rounded = rounded,
                        .weights = weights,
@@ -110,7 +115,9 @@ int sensitive_find(Session *session, const Selection *selection, const ChooseInp
                        .whole = whole,
                        .finer = finer};
         quantize_reconstruct(in, &choice->quantized, rounded);
-        if (whole > SURPRISE * expected && n > 1) {
+        if (all > whole)
+            rc = measure_part(&probe, 0, n, &probe.whole);
+        if (!rc && probe.whole > SURPRISE * expected && n > 1) {
             rc = search_part(&probe, 0, n / 2);
             if (!rc)
                 rc = search_part(&probe, n / 2, n);

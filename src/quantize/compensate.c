@@ -12,6 +12,8 @@
 /* Compensation may push a weight beyond the largest cell of its tensor; more than this many cells
  * beyond would cost the alphabet more than it gains. */
 #define CELLS_BEYOND 1
+/* Cells on each side of zero: a few outliers may stretch the grid over far more than are in use. */
+#define FARTHEST_CELL (1 << 20)
 
 typedef struct {
     const float *w;
@@ -99,15 +101,14 @@ int quantize_pruned(const QuantizeInput *in, const QuantizeMatrix *matrix, int t
     return ONNXPRESS_OK;
 }
 
-/* Plain cells of one tensor, and their range; false when a cell is beyond the levels there can be.
- */
+/* Plain cells of one tensor, and their range; false when one is beyond the farthest. */
 static bool round_plain(const float *w, size_t n, float step, float zero_half, int32_t *cell,
                         int32_t *low, int32_t *high)
 {
     *low = *high = 0;
     for (size_t i = 0; i < n; i++) {
         float c = nearest_cell(w[i] / step, zero_half);
-        if (!(fabsf(c) <= QUANTIZE_MAX_LEVELS / 2 - 1 - CELLS_BEYOND))
+        if (!(fabsf(c) <= FARTHEST_CELL - CELLS_BEYOND))
             return false;
         cell[i] = (int32_t)c;
         *low = cell[i] < *low ? cell[i] : *low;
@@ -116,30 +117,35 @@ static bool round_plain(const float *w, size_t n, float step, float zero_half, i
     return true;
 }
 
-/* Cells to symbols: those in use, ascending. */
+/* Cells to symbols: those in use, ascending. ONNXPRESS_GOAL: too many. */
 static int number_cells(const QuantizeInput *in, const int32_t *cell, float step,
                         const float *relative, QuantizeScope scope, Arena *arena, Quantized *out)
 {
-    enum { HALF = QUANTIZE_MAX_LEVELS / 2 };
-    size_t n = in->offset[in->n_tensors];
-    uint16_t *number = calloc(2 * HALF + 1, sizeof *number);
+    size_t n = in->offset[in->n_tensors], used = 0;
+    uint16_t *number = calloc(2 * FARTHEST_CELL + 1, sizeof *number);
+    for (size_t i = 0; i < n && number; i++) {
+        used += !number[cell[i] + FARTHEST_CELL];
+        number[cell[i] + FARTHEST_CELL] = 1;
+    }
+    if (used > QUANTIZE_MAX_LEVELS) {
+        free(number);
+        return ONNXPRESS_GOAL;
+    }
     out->symbol = arena_array(arena, n, sizeof *out->symbol);
-    out->centre = arena_array(arena, 2 * HALF + 1, sizeof *out->centre);
+    out->centre = arena_array(arena, used + 1, sizeof *out->centre);
     out->scale = arena_array(arena, in->n_tensors, sizeof *out->scale);
     if (!number || !out->symbol || !out->centre || !out->scale) {
         free(number);
         return ONNXPRESS_MEMORY;
     }
-    for (size_t i = 0; i < n; i++)
-        number[cell[i] + HALF] = 1;
-    for (int c = 0; c <= 2 * HALF; c++)
+    for (int c = 0; c <= 2 * FARTHEST_CELL; c++)
         if (number[c]) {
             out->centre[out->levels] =
-                (float)(c - HALF) * (scope == QUANTIZE_SCOPE_MODEL ? step : 1);
+                (float)(c - FARTHEST_CELL) * (scope == QUANTIZE_SCOPE_MODEL ? step : 1);
             number[c] = (uint16_t)out->levels++;
         }
     for (size_t i = 0; i < n; i++)
-        out->symbol[i] = number[cell[i] + HALF];
+        out->symbol[i] = number[cell[i] + FARTHEST_CELL];
     for (size_t t = 0; t < in->n_tensors; t++)
         out->scale[t] = scope == QUANTIZE_SCOPE_MODEL ? 1 : step * relative[t];
     free(number);
@@ -170,16 +176,20 @@ int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, 
                        .step = scope == QUANTIZE_SCOPE_MODEL ? step : step * relative[t]};
         if (!round_plain(layer.w, count, layer.step, zero_half, layer.cell, &layer.low,
                          &layer.high))
-            rc = error_set(err, ONNXPRESS_GOAL, "the step %g needs more than %d levels",
-                           (double)step, QUANTIZE_MAX_LEVELS);
+            rc = ONNXPRESS_GOAL;
         layer.low -= CELLS_BEYOND;
         layer.high += CELLS_BEYOND;
-        if (!rc && matrix[t].factor && round_layer(&layer, threads) != ONNXPRESS_OK)
-            rc = error_memory(err, "the quantization");
+        if (!rc && matrix[t].factor)
+            rc = round_layer(&layer, threads);
     }
-    if (!rc && number_cells(in, cell, step, relative, scope, arena, out) != ONNXPRESS_OK)
-        rc = error_memory(err, "the quantization");
+    if (!rc)
+        rc = number_cells(in, cell, step, relative, scope, arena, out);
     free(cell);
+    if (rc == ONNXPRESS_GOAL)
+        return error_set(err, rc, "the step %g needs more than %d levels", (double)step,
+                         QUANTIZE_MAX_LEVELS);
+    if (rc == ONNXPRESS_MEMORY)
+        return error_memory(err, "the quantization");
     if (!rc)
         for (size_t t = 0; t < in->n_tensors; t++)
             out->distortion += quantize_distortion(in, out, t);

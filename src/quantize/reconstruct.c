@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/quantize.h"
 
+#include <math.h>
+
 void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *recon)
 {
     for (size_t t = 0; t < in->n_tensors; t++)
@@ -17,4 +19,13 @@ double quantize_distortion(const QuantizeInput *in, const Quantized *q, size_t t
         sum += (in->h ? (double)in->h[i] : 1.0) * difference * difference;
     }
     return sum;
+}
+
+double quantize_size(const QuantizeInput *in, size_t tensor)
+{
+    double sum = 0;
+    size_t first = in->offset[tensor], last = in->offset[tensor + 1];
+    for (size_t i = first; i < last; i++)
+        sum += (double)in->w[i] * (double)in->w[i];
+    return last > first ? sqrt(sum / (double)(last - first)) : 0;
 }
