@@ -8,8 +8,8 @@ training images; without them they are cloned from the public repositories that 
 Writes to build/table1/: table.md and results.csv (every file made), NET-fixed and NET-huffman (accuracy
 against bits a weight, before and after fine-tuning of the shared centres) as .svg and .png,
 estimators.md. The accuracy is onnxruntime's, on the 10,000 test images, of the file that was written;
-settings are chosen on training images alone. It resumes where it stopped: a file whose command has not
-changed is not made again.
+settings are chosen on training images alone. It resumes where it stopped: a file whose command and model
+have not changed is not made again.
 """
 import argparse
 import csv
@@ -114,7 +114,7 @@ class Net:
                    for c in (*command, *self.preparation, "-o", path)]
         if record.exists():
             found = json.loads(record.read_text())
-            if found["command"] == command:
+            if found["command"] == command and (ROOT / command[1]).stat().st_mtime <= record.stat().st_mtime:
                 return found if found["status"] == 0 else None
         status, message, seconds = run([*command, "--json", str(report), "--quiet"])
         found = {"command": command, "status": status, "message": message, "seconds": seconds}
