@@ -182,8 +182,8 @@ typedef struct {
     OnnxPressNorm batch_norm;
     /* Pruning of weights of two axes or more: gradual by finetune, at once before the quantization by
      * compress. The share to remove, 0 to below 1, or ONNXPRESS_PRUNE_AUTO: by finetune as much as
-     * costs, by sum h w^2 / 2, at most a twentieth of what pruning all would; by compress the most
-     * that leaves half of the goal. */
+     * costs, by sum h w^2 / 2, at most a twentieth of what pruning all would; by compress what
+     * makes the smallest file. */
     double prune;
     OnnxPressPruneBy prune_by;
     OnnxPressScope prune_scope; /* one threshold for the model (AUTO too), or one a tensor */

@@ -73,7 +73,7 @@ int op_output(const OpCall *call, int k, int dtype, const Shape *shape)
 int op_sequence(const OpCall *call, int k, int dtype, const Shape *items, int64_t n)
 {
     Shape flat = {.rank = 1};
-    void *behind;
+    void *behind = NULL;
     size_t bytes;
     for (int64_t j = 0; j < n; j++) {
         int64_t count;

@@ -57,8 +57,8 @@ size_t append_training(const Command *command, Raw *raw, struct poptOption *all,
          "samples, or train (each minibatch's own, then reestimated)",
          "HOW"},
         {"prune", 0, POPT_ARG_STRING, &raw->training.prune, 0,
-         tuning ? "share of the weights to remove before the quantization; auto: the most that "
-                  "leaves half of the goal"
+         tuning ? "share of the weights to remove before the quantization; auto: what makes the "
+                  "smallest file"
                 : "share of the weights to remove, gradually; auto: by what h w^2 / 2 says it costs",
          "FRACTION"},
         {"prune-by", 0, POPT_ARG_STRING, &raw->training.prune_by, 0,

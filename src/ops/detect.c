@@ -117,7 +117,7 @@ static int64_t suppress(const Limits *limits, const real *boxes, const real *sco
 
 static int suppression_forward(const OpCall *call)
 {
-    Limits limits;
+    Limits limits = {0};
     int64_t lists, room, found = 0;
     int status = read_limits(call, &limits);
     if (status)

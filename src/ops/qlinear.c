@@ -302,7 +302,7 @@ static int gemm_plan(const OpCall *call, int64_t *m, int64_t *n, int64_t *k)
 
 static int gemm_forward(const OpCall *call)
 {
-    int64_t m, n, depth;
+    int64_t m = 0, n = 0, depth = 0;
     Target target = {0};
     int status = gemm_plan(call, &m, &n, &depth);
     if (status)
