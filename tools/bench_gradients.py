@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from bench_worker import in_turns
+
 # Of each tensor's norm: both sides compute in float32.
 AGREE = 1e-3
 # Of the largest norm. What is less is rounding alone: a softmax does not see the keys' biases.
@@ -135,20 +137,11 @@ def main():
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         about = json.loads(worker.stdout.readline())
         command = [options.program, model, f"{folder}/data.npz", f"{folder}/ours.npz", str(options.threads)]
-        ours, theirs = [], []
-        for _ in range(options.repeat):
-            ours.append(our_run(command))
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-            theirs.append([float(word) for word in worker.stdout.readline().split()])
-        worker.stdin.close()
-        worker.wait()
+        (seconds, used), (torch_seconds, torch_used) = in_turns(lambda: our_run(command), worker, options.repeat)
         with np.load(f"{folder}/ours.npz") as a, np.load(f"{folder}/torch.npz") as b:
             least = ROUNDING * max(np.linalg.norm(b[k]) for k in b.files)
             apart = max(np.linalg.norm(a[k].astype(float) - b[k]) / np.linalg.norm(b[k])
                         for k in b.files if np.linalg.norm(b[k]) > least)
-    (seconds, used), (torch_seconds, torch_used) = ([min(column) for column in zip(*runs)]
-                                                    for runs in (ours, theirs))
     print(f"gradients of MiniLM-L6, {options.sentences} sentences of 128 tokens, {options.threads} threads, "
           f"best of {options.repeat}:")
     print(f"  ours            {seconds:8.2f} s, {used:8.2f} s of processors (with load)")

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from bench_worker import in_turns
+
 # model: images (those of the test set, over and over), batch
 RUNS = {"lenet5": (60000, 64), "resnet32": (4096, 128)}
 AN_EPOCH = 50000
@@ -110,16 +112,7 @@ def compare(model, folder, options):
     command = [options.program, "finetune", path, "-o", f"{folder}/out.onnx", "--calib", f"{folder}/images.npy",
                "--labels", f"{folder}/labels.npy", *settings, "--epochs", "1", "--batch", str(batch),
                "--rate", "0.0001", "--threads", str(options.threads), "--quiet"]
-    ours, theirs = [], []
-    for _ in range(options.repeat):
-        ours.append(our_run(command))
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-        theirs.append([float(word) for word in worker.stdout.readline().split()])
-    worker.stdin.close()
-    worker.wait()
-    (seconds, used), (torch_seconds, torch_used) = ([min(column) for column in zip(*runs)]
-                                                    for runs in (ours, theirs))
+    (seconds, used), (torch_seconds, torch_used) = in_turns(lambda: our_run(command), worker, options.repeat)
     print(f"an epoch of {model}, {count:,} images, batches of {batch}, {options.threads} threads, "
           f"best of {options.repeat}:")
     print(f"  ours            {seconds:8.2f} s, {used:8.2f} s of processors   (whole process)")
