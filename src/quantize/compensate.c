@@ -186,7 +186,7 @@ int quantize_compensated(const QuantizeInput *in, const QuantizeMatrix *matrix, 
         rc = number_cells(in, cell, step, relative, scope, arena, out);
     free(cell);
     if (rc == ONNXPRESS_GOAL)
-        return error_set(err, rc, "the step %g needs more than %d levels", (double)step,
+        return error_set(err, ONNXPRESS_GOAL, "the step %g needs more than %d levels", (double)step,
                          QUANTIZE_MAX_LEVELS);
     if (rc == ONNXPRESS_MEMORY)
         return error_memory(err, "the quantization");
