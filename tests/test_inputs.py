@@ -260,11 +260,22 @@ def closed_gate(work):
     check("closed gate: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
 
 
+def many_classes(work):
+    """Each of thousands of probabilities hardly varies; the answers do."""
+    model, data = work / "many.onnx", work / "many.npy"
+    np.save(data, RNG.standard_normal((100, 32)).astype(np.float32))
+    save(model, [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Softmax", ["z"], ["y"])],
+         [("x", TensorProto.FLOAT, ["N", 32])], [("y", TensorProto.FLOAT, ["N", 6000])], {"w": normal(32, 6000)})
+    report = compress(model, "--calib", data)
+    check("many classes: no warning", not report["warnings"], report["warnings"])
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         for test in (tokens, open_sizes, unused_weight, batch_of_one, lengths, sensitive, spelled_out,
-                     mostly_unused, nothing_to_find, closed_gate):
+                     mostly_unused, nothing_to_find, closed_gate,
+                     many_classes):
             test(work)
     print(f"{count['passed']} passed, {count['failed']} failed")
     sys.exit(count["failed"] > 0)

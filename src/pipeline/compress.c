@@ -206,8 +206,11 @@ static bool is_constant(const Compression *c, int output)
 {
     double variation = answers_variation(c->answers, output);
     OutputKind kind = c->session.kind[output];
-    if (kind == OUTPUT_PROBABILITIES || kind == OUTPUT_BERNOULLI)
+    const Shape *shape = answers_shape(c->answers, output);
+    if (kind == OUTPUT_BERNOULLI)
         return variation < CONSTANT_PROBABILITY;
+    if (kind == OUTPUT_PROBABILITIES && shape->rank > 0) /* of many classes each says little */
+        return variation * (double)shape->dim[shape->rank - 1] < 2 * CONSTANT_PROBABILITY;
     return variation <= CONSTANT_SHARE * answers_variance(c->answers, output);
 }
 
