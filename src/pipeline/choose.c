@@ -9,9 +9,10 @@
 #include "entropy/entropy.h"
 #include "pipeline/sensitive.h"
 
-/* Where the data prove little, and of tensors whose importance does: no step above so many root mean
- * squares. */
+/* Where the data prove little, and of tensors whose importance does and that are at most this share of the
+ * weights: no step above so many root mean squares. */
 #define DOUBTFUL_STEP 0.25
+#define DOUBTFUL_SHARE 0.02
 
 /* Searches for sensitive tensors, at most. */
 #define FINER_ROUNDS 3
@@ -135,7 +136,8 @@ static const float *relative_at(const Search *s, double x)
     if (!s->input->cautious && !finer)
         return s->relative;
     for (size_t t = 0; t < in->n_tensors; t++) {
-        bool bound = s->input->cautious || finer[t] < 1;
+        double share = (double)(in->offset[t + 1] - in->offset[t]) / (double)in->offset[in->n_tensors];
+        bool bound = s->input->cautious || (finer[t] < 1 && share <= DOUBTFUL_SHARE);
         double size = bound ? quantize_size(in, t) : 0;
         s->bounded[t] = s->relative[t];
         if (size > 0)
@@ -530,6 +532,12 @@ static int search_finer(Search *s, int before, bool *found)
         *session->err = reason;
         return before;
     }
+    if (!before && !s->best.arena)
+        rc = quantize_again(s, &s->best);
+    if (!rc && !before)
+        rc = estimate_bytes(s, &s->best);
+    if (rc)
+        return rc;
     for (size_t t = 0; t < n; t++) {
         s->relative[t] *= finer[t];
         finer[t] *= others ? others[t] : 1;
@@ -539,11 +547,13 @@ static int search_finer(Search *s, int before, bool *found)
     memset(&s->best, 0, sizeof s->best);
     forget(s);
     rc = search_scope(s);
-    if (rc != ONNXPRESS_GOAL || before) {
+    if (!rc && !before)
+        rc = estimate_bytes(s, &s->best);
+    if (before || (rc && rc != ONNXPRESS_GOAL) || (!rc && s->best.bytes <= without.bytes)) {
         choice_free(&without);
         return rc;
     }
-    /* The finest grid is no longer fine enough for the others. */
+    /* The finest grid is no longer fine enough for the others, or finer steps save nothing. */
     for (size_t t = 0; t < n; t++)
         s->relative[t] *= (others ? others[t] : 1) / finer[t];
     s->finer = others;
