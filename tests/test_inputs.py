@@ -219,6 +219,17 @@ def lengths(work):
     check("lengths: a wrong sample is refused", done.returncode == 5 and "x" in done.stderr, done.stderr)
 
 
+def table_found(name, model, data):
+    """The tensor `table` is rounded more finely, the file is small, and answers as before. The tensors' reasons."""
+    made = compress(model, "--calib", data, "--scope", "tensor")
+    reasons = {t["name"]: t["reason"] for t in made["tensors"]}
+    check(f"{name}: found", "times finer" in reasons["table"], reasons)
+    check(f"{name}: ratio", made["ratio"] > 3, made["ratio"])
+    fresh = RNG.standard_normal((100, 64)).astype(np.float32)
+    check(f"{name}: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
+    return reasons
+
+
 def sensitive(work):
     """A table just below a threshold: importance sees nothing of it, a coarse rounding jumps over."""
     model, data = work / "sensitive.onnx", work / "sensitive.npy"
@@ -231,13 +242,8 @@ def sensitive(work):
     save(model, nodes, [("x", TensorProto.FLOAT, ["N", 64])], [("y", TensorProto.FLOAT, ["N", 10])],
          {"w1": normal(64, 64), "w2": normal(64, 10), "table": table, "limit": np.float32([0.5]),
           "loud": np.float32([1e5])})
-    made = compress(model, "--calib", data, "--scope", "tensor")
-    reasons = {t["name"]: t["reason"] for t in made["tensors"]}
-    check("sensitive: found", "times finer" in reasons["table"], reasons)
+    reasons = table_found("sensitive", model, data)
     check("sensitive: no other", not any("finer" in reasons[n] for n in ("w1", "w2")), reasons)
-    check("sensitive: ratio", made["ratio"] > 3, made["ratio"])
-    fresh = RNG.standard_normal((100, 64)).astype(np.float32)
-    check("sensitive: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
 
 
 def closed_gate(work):
@@ -252,12 +258,7 @@ def closed_gate(work):
     save(model, nodes, [("x", TensorProto.FLOAT, ["N", 64])], [("y", TensorProto.FLOAT, ["N", 10])],
          {"w1": normal(64, 64), "w2": normal(64, 10), "limit": np.float32([0.5]), "loud": np.float32([100]),
           "faint": np.float32([1e-5]), "table": RNG.uniform(0.8, 1.2, 64).astype(np.float32)})
-    made = compress(model, "--calib", data, "--scope", "tensor")
-    reasons = {t["name"]: t["reason"] for t in made["tensors"]}
-    check("closed gate: found", "times finer" in reasons["table"], reasons)
-    check("closed gate: ratio", made["ratio"] > 3, made["ratio"])
-    fresh = RNG.standard_normal((100, 64)).astype(np.float32)
-    check("closed gate: answers", error(model, {"x": fresh}) < 0.03, error(model, {"x": fresh}))
+    table_found("closed gate", model, data)
 
 
 def many_classes(work):

@@ -128,6 +128,13 @@ static int ecsq_levels(const Search *s, double lambda)
     return (int)fmin(fmax(cells, 3), MOST_CENTRES);
 }
 
+/* Root mean square of a tensor's weights. */
+static double tensor_size(const QuantizeInput *in, size_t tensor)
+{
+    size_t first = in->offset[tensor];
+    return sqrt(quantize_mean_square(in->w + first, in->offset[tensor + 1] - first));
+}
+
 /* Relative steps for a step x, within the bounds. */
 static const float *relative_at(const Search *s, double x)
 {
@@ -138,7 +145,7 @@ static const float *relative_at(const Search *s, double x)
     for (size_t t = 0; t < in->n_tensors; t++) {
         double share = (double)(in->offset[t + 1] - in->offset[t]) / (double)in->offset[in->n_tensors];
         bool bound = s->input->cautious || (finer[t] < 1 && share <= DOUBTFUL_SHARE);
-        double size = bound ? quantize_size(in, t) : 0;
+        double size = bound ? tensor_size(in, t) : 0;
         s->bounded[t] = s->relative[t];
         if (size > 0)
             s->bounded[t] = fminf(s->relative[t], (float)(DOUBTFUL_STEP * size / x));
@@ -355,7 +362,7 @@ static double cautious_step(const Search *s)
     const QuantizeInput *in = &s->selection->input;
     double step = DBL_MAX;
     for (size_t t = 0; t < in->n_tensors; t++) {
-        double size = quantize_size(in, t);
+        double size = tensor_size(in, t);
         if (size > 0)
             step = fmin(step, CHOOSE_CAUTIOUS_STEP * size / (double)s->relative[t]);
     }

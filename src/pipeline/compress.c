@@ -324,7 +324,7 @@ static int quantize_to_goal(Compression *c, Model **small)
 {
     Session *s = &c->session;
     const OnnxPressOptions *options = s->options;
-    bool on_size = options->goal == ONNXPRESS_GOAL_RATIO || options->goal == ONNXPRESS_GOAL_BITS;
+    bool on_size = goal_is_size(options->goal);
     ChooseInput input = c->choose;
     c->method = choose_method(s, &input);
     for (int round = 0;; round++) {

@@ -53,14 +53,6 @@ static double mean_of(const float *x, int64_t n)
     return n ? sum / (double)n : 0;
 }
 
-static double mean_square(const real *x, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return n ? sum / (double)n : 0;
-}
-
 /* Mean over measured weights of h * w^2 an element: what a weight as important as its size says
  * has. */
 static double typical_importance(const Session *session, const Selection *selection,
@@ -71,7 +63,7 @@ static double typical_importance(const Session *session, const Selection *select
         const Weight *weight = program_weight(session->program, w);
         if (!selection->coded[w] || !h[w] || !(mean_of(h[w], weight->count) > 0))
             continue;
-        sum += mean_of(h[w], weight->count) * mean_square(weight->data, weight->count) *
+        sum += mean_of(h[w], weight->count) * quantize_mean_square(weight->data, (size_t)weight->count) *
                (double)weight->count;
         elements += (double)weight->count;
     }
@@ -95,7 +87,7 @@ static double importance_of(const Weight *weight, const float *h, double typical
     double measured = h ? mean_of(h, weight->count) : 0;
     if (measured > 0)
         return measured;
-    double size = mean_square(weight->data, weight->count);
+    double size = quantize_mean_square(weight->data, (size_t)weight->count);
     return size > 0 ? UNMEASURED_CAUTION * typical / size : 0;
 }
 

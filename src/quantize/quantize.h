@@ -103,8 +103,7 @@ int quantize_pruned(const QuantizeInput *in, const QuantizeMatrix *matrix, int t
 void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *recon);
 /* Distortion of one tensor. */
 double quantize_distortion(const QuantizeInput *in, const Quantized *q, size_t tensor);
-/* Root mean square of one tensor's weights. */
-double quantize_size(const QuantizeInput *in, size_t tensor);
+double quantize_mean_square(const float *w, size_t n); /* 0 of none */
 
 /* Finds the largest x in [low, high] at which measure says that the goal is met: an excess (how
  * many times the goal's limit is reached) of at most 1. The excess should grow with x but may be

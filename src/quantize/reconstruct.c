@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/quantize.h"
 
-#include <math.h>
-
 void quantize_reconstruct(const QuantizeInput *in, const Quantized *q, float *recon)
 {
     for (size_t t = 0; t < in->n_tensors; t++)
@@ -21,11 +19,10 @@ double quantize_distortion(const QuantizeInput *in, const Quantized *q, size_t t
     return sum;
 }
 
-double quantize_size(const QuantizeInput *in, size_t tensor)
+double quantize_mean_square(const float *w, size_t n)
 {
     double sum = 0;
-    size_t first = in->offset[tensor], last = in->offset[tensor + 1];
-    for (size_t i = first; i < last; i++)
-        sum += (double)in->w[i] * (double)in->w[i];
-    return last > first ? sqrt(sum / (double)(last - first)) : 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)w[i] * (double)w[i];
+    return n ? sum / (double)n : 0;
 }
